@@ -1,0 +1,1 @@
+"""The LAMMPS plugin `graceplugin.so` and how LAMMPS finds it."""
