@@ -38,4 +38,15 @@ struct NeighborList {
 // Throws Error for non-finite positions or cells, a periodic cell of zero volume, species out of range and shifts beyond 511.
 NeighborList build_neighbors(const StructureBatch& batch, int n_species, const double* pair_cutoffs, double skin, int n_threads = 0);
 
+// shifts[n_pairs][3]: images relative to the positions as the caller gave them, r_ij = r_j - r_i + S . H.
+void unwrapped_shifts(const NeighborList& list, std::int32_t* shifts);
+
+// vectors[n_pairs][3] from i to j, A. `batch` may hold other positions and cells than the list was built for.
+void pair_vectors(const NeighborList& list, const StructureBatch& batch, double* vectors);
+
+// True when a list built for `built` with `skin` could miss a pair within its cutoff at other positions and cells. Atoms may
+// have left the cell since, provided that their positions were not wrapped again. Cutoffs: the smallest and largest listed, A.
+bool max_displacement_exceeds(const StructureBatch& built, const double* positions, const double* cells,
+                              double smallest_cutoff, double largest_cutoff, double skin);
+
 }  // namespace grace

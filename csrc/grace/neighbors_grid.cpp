@@ -1,0 +1,218 @@
+#include "grace/neighbors_grid.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "grace/error.hpp"
+#include "grace/math/geometry.hpp"
+#include "grace/parallel.hpp"
+
+namespace grace {
+namespace {
+
+constexpr double kMinOrthogonality = 1e-8;  // below this a periodic cell counts as flat
+constexpr double kMaxWrap = 1e9;            // wraps are stored as int32
+constexpr double kAtomsPerBin = 14.0;       // smaller bins test fewer candidates, larger ones share their sorting
+constexpr double kSmallestBin = 0.3;        // edge of a bin / cutoff
+constexpr double kLargestBin = 1.0;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kDoubleEps = std::numeric_limits<double>::epsilon();
+
+std::string structure_name(const StructureBatch& batch, int s) {
+  return batch.n_structures > 1 ? " of structure " + std::to_string(s) : std::string();
+}
+
+// Cell geometry of one structure; heights[3] of the completed cell.
+void set_cell(const StructureBatch& batch, int s, double cutoff, Grid& grid, double* heights) {
+  grid.first_atom = batch.first_atom[s];
+  grid.n_atoms = batch.first_atom[s + 1] - grid.first_atom;
+  grid.cell = batch.cells + 9 * s;
+  for (int k = 0; k < 3; ++k) {
+    grid.periodic[k] = batch.periodic[3 * s + k];
+    const double* row = grid.cell + 3 * k;
+    require(!grid.periodic[k] || math::length3(row) > 0.0, "`cell`", structure_name(batch, s), " has zero length along direction ",
+            k, ", which is periodic; give the lattice vector or set pbc to False there");
+  }
+  double full[9];
+  math::complete_cell(grid.cell, grid.periodic, full);
+  const double orthogonality = math::cell_orthogonality(full);
+  require(orthogonality > kMinOrthogonality, "`cell`", structure_name(batch, s),
+          " has zero volume: its periodic vectors are linearly dependent (volume / product of lengths = ", orthogonality,
+          "); give independent vectors or set pbc to False");
+  math::cell_inverse(full, grid.inverse);
+  math::cell_heights(grid.inverse, heights);
+  for (int k = 0; k < 3; ++k) {
+    require(!grid.periodic[k] || math::image_bound(heights[k], cutoff) <= kMaxShift, "`cell`", structure_name(batch, s),
+            " has a height of ", heights[k], " A along direction ", k, ", too small for a cutoff of ", cutoff,
+            " A: more than ", kMaxShift, " images would be needed; use a larger or less skewed cell");
+  }
+}
+
+// Wrapped position and wrap of every atom; fractional[n_atoms][3] of the wrapped position.
+void wrap_atoms(const StructureBatch& batch, int s, Grid& grid, std::int32_t* wrap, double* wrapped, double* fractional,
+                int n_threads) {
+  parallel_for(grid.n_atoms, n_threads, 4096, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t local = begin; local < end; ++local) {
+      const std::int64_t i = grid.first_atom + local;
+      const double* r = batch.positions + 3 * i;
+      std::int32_t* n = wrap + 3 * i;
+      double* w = wrapped + 3 * i;
+      double* f = fractional + 3 * i;
+      n[0] = n[1] = n[2] = 0;
+      // One turn wraps; a second one repairs the rounding of the first for atoms that are far outside.
+      for (int turn = 0;; ++turn) {
+        math::wrapped_position(r, n, grid.cell, w);
+        bool inside = true;
+        for (int k = 0; k < 3; ++k) {
+          f[k] = w[0] * grid.inverse[k] + w[1] * grid.inverse[3 + k] + w[2] * grid.inverse[6 + k];
+          if (!grid.periodic[k] || turn == 2) continue;
+          const double whole = std::floor(f[k]);
+          require(std::fabs(n[k] + whole) < kMaxWrap, "`positions` of atom ", local, structure_name(batch, s), " are ",
+                  std::fabs(whole), " cells outside the cell along direction ", k, "; wrap them first");
+          inside = inside && whole == 0.0;
+          n[k] += static_cast<std::int32_t>(whole);
+        }
+        if (inside) break;
+      }
+    }
+  });
+}
+
+// Bins of one structure from its wrapped atoms.
+void choose_bins(const double* wrapped, const double* fractional, const double* heights, double cutoff, Grid& grid) {
+  double low[3], high[3], largest = 0.0;
+  for (int k = 0; k < 3; ++k) low[k] = kInfinity, high[k] = -kInfinity;
+  for (std::int64_t i = grid.first_atom; i < grid.first_atom + grid.n_atoms; ++i) {
+    for (int k = 0; k < 3; ++k) {
+      low[k] = std::min(low[k], fractional[3 * i + k]);
+      high[k] = std::max(high[k], fractional[3 * i + k]);
+      largest = std::max(largest, std::fabs(wrapped[3 * i + k]));
+    }
+  }
+  double full[9], extent[3], volume = 1.0, height_product = 1.0;
+  math::complete_cell(grid.cell, grid.periodic, full);
+  for (int k = 0; k < 3; ++k) {
+    grid.low[k] = grid.periodic[k] ? 0.0 : low[k];
+    extent[k] = grid.periodic[k] ? heights[k] : high[k] - low[k];
+    volume *= std::max(extent[k], cutoff);
+    height_product *= heights[k];
+    if (grid.periodic[k]) largest += math::image_bound(heights[k], cutoff) * math::length3(grid.cell + 3 * k);
+  }
+  volume *= std::fabs(math::cell_volume(full)) / height_product;
+  grid.rounding = 8.0 * kDoubleEps * largest;
+  // The last term covers fractional coordinates of nearly flat cells.
+  const double padded = cutoff * (1.0 + 1e-6) + 16.0 * kDoubleEps * largest / math::cell_orthogonality(full);
+  double edge = std::cbrt(kAtomsPerBin * volume / static_cast<double>(grid.n_atoms));
+  edge = std::min(std::max(edge, kSmallestBin * padded), kLargestBin * padded);
+  // Vacuum: bins grow until there are few more of them than atoms.
+  const double most_bins = std::min(8.0 * static_cast<double>(grid.n_atoms) + 64.0, 1e9);
+  double n_bins[3];
+  for (;; edge *= 1.1) {
+    for (int k = 0; k < 3; ++k) n_bins[k] = std::max(1.0, std::floor(extent[k] / edge));
+    if (!(n_bins[0] * n_bins[1] * n_bins[2] > most_bins)) break;
+  }
+  for (int k = 0; k < 3; ++k) {
+    grid.n_bins[k] = static_cast<int>(n_bins[k]);
+    grid.bins_per_unit[k] = grid.periodic[k] ? n_bins[k] : (extent[k] > 0.0 ? n_bins[k] / extent[k] : 0.0);
+    if (grid.periodic[k]) {
+      grid.reach[k] = static_cast<int>(math::image_bound(extent[k] / n_bins[k], padded));
+    } else {
+      grid.reach[k] = static_cast<int>(std::min(n_bins[k] - 1.0, std::floor(padded * grid.bins_per_unit[k]) + 1.0));
+    }
+  }
+}
+
+// Counting sort of the atoms of one structure into its bins; atoms of a bin keep their order.
+void sort_into_bins(const StructureBatch& batch, const Grid& grid, const double* wrapped, const double* fractional,
+                    SortedAtoms& sorted) {
+  std::vector<std::int32_t> bin(grid.n_atoms);
+  std::int64_t* start = sorted.bin_start.data() + grid.first_bin;  // start[b + 1] is still 0 for all bins
+  for (std::int64_t local = 0; local < grid.n_atoms; ++local) {
+    std::int32_t index = 0;
+    for (int k = 0; k < 3; ++k) {
+      const double position = (fractional[3 * (grid.first_atom + local) + k] - grid.low[k]) * grid.bins_per_unit[k];
+      index = index * grid.n_bins[k] + static_cast<int>(std::min(std::max(position, 0.0), grid.n_bins[k] - 1.0));
+    }
+    bin[local] = index;
+    ++start[index + 1];
+  }
+  const std::int64_t n_bins = std::int64_t{1} * grid.n_bins[0] * grid.n_bins[1] * grid.n_bins[2];
+  std::vector<std::int64_t> next(n_bins);
+  std::int64_t total = grid.first_atom;
+  for (std::int64_t b = 0; b < n_bins; ++b) {
+    next[b] = total;
+    total += start[b + 1];
+    start[b + 1] = total;
+  }
+  for (std::int64_t local = 0; local < grid.n_atoms; ++local) {
+    const std::int64_t i = grid.first_atom + local;
+    const std::int64_t p = next[bin[local]]++;
+    sorted.x[p] = wrapped[3 * i];
+    sorted.y[p] = wrapped[3 * i + 1];
+    sorted.z[p] = wrapped[3 * i + 2];
+    sorted.species[p] = batch.species[i];
+    sorted.index[p] = static_cast<std::int32_t>(i);
+  }
+}
+
+}  // namespace
+
+void check_batch(const StructureBatch& batch, int n_species) {
+  require(batch.n_structures >= 0, "`n_structures` must be >= 0, got ", batch.n_structures);
+  if (batch.n_structures == 0) return;
+  require(batch.first_atom != nullptr && batch.first_atom[0] == 0, "`first_atom` must start with 0");
+  for (int s = 0; s < batch.n_structures; ++s) {
+    const std::int64_t begin = batch.first_atom[s], end = batch.first_atom[s + 1];
+    require(begin <= end, "`first_atom` must not decrease, got ", begin, " then ", end, " at structure ", s);
+    require(end < std::numeric_limits<std::int32_t>::max(), "a batch holds at most 2147483646 atoms, got ", end,
+            "; split the batch");
+    for (std::int64_t i = begin; i < end; ++i) {
+      const double* r = batch.positions + 3 * i;
+      require(std::isfinite(r[0]) && std::isfinite(r[1]) && std::isfinite(r[2]), "`positions` of atom ", i - begin,
+              structure_name(batch, s), " are not finite (", r[0], ", ", r[1], ", ", r[2],
+              "); remove the atom or repair its coordinates");
+      require(batch.species[i] >= 0 && batch.species[i] < n_species, "`species` of atom ", i - begin,
+              structure_name(batch, s), " is ", batch.species[i], ", must be in [0, ", n_species, ")");
+    }
+    for (int k = 0; k < 9; ++k)
+      require(std::isfinite(batch.cells[9 * s + k]), "`cell`", structure_name(batch, s), " has a value that is not finite");
+  }
+}
+
+std::vector<Grid> make_grids(const StructureBatch& batch, double cutoff, int n_threads, NeighborList& list,
+                             std::vector<double>& wrapped, SortedAtoms& sorted) {
+  const std::int64_t n_atoms = list.n_atoms;
+  std::vector<double> fractional(3 * n_atoms);
+  std::vector<Grid> grids(batch.n_structures);
+  const bool many = batch.n_structures > 1;  // threads share the structures of a batch, or the atoms of one structure
+  const int outer = many ? n_threads : 1, inner = many ? 1 : n_threads;
+  parallel_for(batch.n_structures, outer, 8, [&](std::int64_t begin, std::int64_t end) {
+    for (int s = static_cast<int>(begin); s < end; ++s) {
+      Grid& grid = grids[s];
+      double heights[3];
+      set_cell(batch, s, cutoff, grid, heights);
+      if (grid.n_atoms == 0) continue;
+      wrap_atoms(batch, s, grid, list.wrap.data(), wrapped.data(), fractional.data(), inner);
+      choose_bins(wrapped.data(), fractional.data(), heights, cutoff, grid);
+      std::fill_n(list.structure.begin() + grid.first_atom, grid.n_atoms, s);
+    }
+  });
+  std::int64_t n_bins = 0;
+  for (Grid& grid : grids) {
+    grid.first_bin = n_bins;
+    if (grid.n_atoms > 0) n_bins += std::int64_t{1} * grid.n_bins[0] * grid.n_bins[1] * grid.n_bins[2];
+  }
+  for (auto* v : {&sorted.x, &sorted.y, &sorted.z}) v->resize(n_atoms);
+  sorted.species.resize(n_atoms);
+  sorted.index.resize(n_atoms);
+  sorted.bin_start.assign(n_bins + 1, 0);
+  parallel_for(batch.n_structures, outer, 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t s = begin; s < end; ++s)
+      if (grids[s].n_atoms > 0) sort_into_bins(batch, grids[s], wrapped.data(), fractional.data(), sorted);
+  });
+  return grids;
+}
+
+}  // namespace grace
