@@ -1,0 +1,1 @@
+"""The paper's simulations as functions and commands."""
