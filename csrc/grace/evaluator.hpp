@@ -28,6 +28,7 @@ struct Geometry {
   const std::int64_t* first = nullptr;     // [n_centers + 1]
   const std::int32_t* neighbor = nullptr;  // [first[n_centers]]; pairs beyond the pair cutoff are skipped
   const std::int32_t* shift = nullptr;     // packed images (neighbors.hpp), or nullptr
+  std::int64_t n_structures = 1;
   const double* cells = nullptr;           // [n_structures][3][3], needed with shifts
   const std::int32_t* structure = nullptr; // [n_centers] index into cells; nullptr: one structure
   const std::int32_t* owner = nullptr;     // [n_atoms] centre that a ghost is an image of (identity for centres); nullptr: no such map
@@ -40,7 +41,7 @@ struct Geometry {
 struct Results {
   double* energies = nullptr;         // [n_centers], eV, with output scale and shifts; only selected rows are written
   double* forces = nullptr;           // [n_atoms][3], eV/A, -d(sum of selected energies)/dx; nullptr: energies only
-  double* virial = nullptr;           // [3][3], eV; nullptr: not wanted (as the two below)
+  double* virial = nullptr;           // [n_structures][3][3], eV; nullptr: not wanted (as the two below)
   double* atom_virial = nullptr;      // [n_atoms][3][3], half of each bond on i and half on j
   double* centroid_virial = nullptr;  // [n_atoms][3][3], each bond on its neighbour j: heat flux J = sum_j W_j v_j
   double closest_distance = 0.0;      // out: smallest distance met within a pair cutoff (infinity if none), A
