@@ -14,9 +14,9 @@ namespace {
 
 constexpr double kMinOrthogonality = 1e-8;  // below this a periodic cell counts as flat
 constexpr double kMaxWrap = 1e9;            // wraps are stored as int32
-constexpr double kAtomsPerBin = 14.0;       // smaller bins test fewer candidates, larger ones share their sorting
+constexpr double kAtomsPerBin = 24.0;       // smaller bins test fewer candidates, larger ones share their sorting
 constexpr double kSmallestBin = 0.3;        // edge of a bin / cutoff
-constexpr double kLargestBin = 1.0;
+constexpr double kLargestBin = 1.3;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kDoubleEps = std::numeric_limits<double>::epsilon();
 
