@@ -42,8 +42,12 @@ class NpzFile final : public WeightSource {
   Array read(const std::string& key) const override;
   std::string sha256() const;  // of the whole file, hexadecimal
 
+  // The same archive held in memory; `name` stands for the file name in messages.
+  static NpzFile from_bytes(std::string name, std::vector<unsigned char> bytes);
+
  private:
   struct Directory;
+  explicit NpzFile(std::unique_ptr<Directory> directory);
   std::unique_ptr<Directory> directory_;
 };
 
