@@ -22,10 +22,13 @@ BELOW = {
     "reference_formulas": set(),
     "reference_stages": {"reference_formulas"},
     "reference": {"reference_formulas", "reference_stages"},
-    "model": {"_core"},
+    "weights": set(),
+    "data": set(),
+    "periodic_table": set(),
+    "model": {"_core", "weights"},
     "neighbors": {"_core", "model"},
     "ase": {"_core", "model", "neighbors"},
-    "doctor": {"lammps", "_core"},
+    "doctor": {"lammps"},
 }
 TOP = {"cli", "commands", "workflows", "training", "smax", "alchemy", "analysis"}
 HEAVY = {"torch", "lammps", "matplotlib", "scipy", "mpi4py"}  # never imported when a module of grace_md is imported

@@ -18,7 +18,7 @@ BATCH_ATOMS = 4000  # atoms per call: enough to fill all threads, small in memor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `grace-md eval`."""
-    parser.add_argument("model", help="weight file (.npz)")
+    parser.add_argument("model", help="weight file (.npz), or the name of a shipped model")
     parser.add_argument("structures", nargs="+", help="files that ASE reads, all frames; file@0:10 selects frames")
     parser.add_argument("-o", "--output", type=Path, required=True, help="extended XYZ file with the results")
     parser.add_argument("--per-atom", action="store_true", help="add atomic energies (eV) and stresses (eV/A^3)")
@@ -123,14 +123,14 @@ def run(args: argparse.Namespace) -> int:
     from ase.io import read  # noqa: PLC0415
 
     from grace_md import GraceCalculator, GraceModel  # noqa: PLC0415
-    from grace_md.commands._files import check_output, write_summary  # noqa: PLC0415
+    from grace_md.commands._files import check_output, find_model, write_summary  # noqa: PLC0415
     from grace_md.progress import ProgressBar  # noqa: PLC0415
 
     check_output(args.output, force=args.force)
     structures = [atoms for name in args.structures for atoms in read(name, index=":")]
     if not structures:
         raise ValueError(f"No structures in {', '.join(args.structures)}.")
-    model = GraceModel.load(args.model)
+    model = GraceModel.load(find_model(args.model))
     calculator = GraceCalculator(model, precision=args.precision, radial=args.radial, threads=args.threads)
     request = {
         "model_sha256": model.sha256,
