@@ -166,6 +166,8 @@ def build_stages(arrays: Arrays) -> list[Stage]:
     """
     if "spbf_names" in arrays:
         raise ValueError("`spbf_names` is present: three-layer models are not implemented in reference.py.")
+    # Files may hold narrower floats; products with the norms must not be rounded to them.
+    arrays = {key: values.astype(np.float64) if values.dtype.kind == "f" else values for key, values in arrays.items()}
     two_layers = "YI_lr_inds" in arrays
     activation = ("silu", "tanh")[int(_number(arrays, "energy_mlp_activation"))]
     readout = _network(arrays, "energy_mlp", activation)

@@ -99,7 +99,7 @@ class Network:
 
     def adjoint(self, output_gradient: Array, slopes: list[Array]) -> Array:
         """Return the gradient with respect to the input."""
-        gradient = output_gradient @ self.weights[-1].T
+        gradient: Array = output_gradient @ self.weights[-1].T
         for weight, slope in zip(self.weights[-2::-1], slopes[::-1], strict=True):
             gradient = (gradient * slope) @ weight.T
         return gradient
