@@ -38,7 +38,8 @@ std::unique_ptr<grace::Evaluator> make(const grace::ModelSpec& model, const std:
 }
 
 py::dict compute(grace::Evaluator& evaluator, const grace::NeighborList& list, const Array<double>& positions, const Array<double>& cells,
-                 const Array<std::int32_t>& species, bool forces, bool atom_virial, std::optional<Array<std::int32_t>> selection) {
+                 const Array<std::int32_t>& species, bool forces, bool atom_virial, std::optional<Array<std::int32_t>> selection,
+                 bool stages) {
   const py::ssize_t n = static_cast<py::ssize_t>(list.n_atoms);
   const bool good_shapes = positions.ndim() == 2 && positions.shape(0) == n && positions.shape(1) == 3 && cells.ndim() == 3 &&
                            cells.shape(1) == 3 && cells.shape(2) == 3 && species.ndim() == 1 && species.shape(0) == n;
@@ -63,6 +64,8 @@ py::dict compute(grace::Evaluator& evaluator, const grace::NeighborList& list, c
       results.centroid_virial = keep("centroid_virial", zeros({n, 3, 3}));
     }
   }
+  std::vector<grace::StageTensor> tensors;
+  if (stages) results.stages = &tensors;
   std::vector<double> wrapped(positions.data(), positions.data() + positions.size());
   {
     py::gil_scoped_release release;
@@ -87,6 +90,14 @@ py::dict compute(grace::Evaluator& evaluator, const grace::NeighborList& list, c
     }
     evaluator.compute(geometry, results);
   }
+  if (stages) {
+    py::dict by_name;
+    for (const grace::StageTensor& t : tensors) {
+      const std::vector<py::ssize_t> shape{n, static_cast<py::ssize_t>(t.rows.size()), t.n_channels};
+      by_name[t.name.c_str()] = py::make_tuple(t.rows, py::array_t<double>(shape, t.values.data()), py::array_t<double>(shape, t.gradients.data()));
+    }
+    out["stages"] = by_name;
+  }
   out["closest_distance"] = results.closest_distance;
   out["closest_pair"] = py::make_tuple(results.closest_pair[0], results.closest_pair[1]);
   return out;
@@ -110,12 +121,13 @@ void bind_evaluator(py::module_& m) {
       .def(py::init(&make), py::arg("model"), py::arg("precision") = "fp64", py::arg("radial") = "table", py::arg("device") = "auto",
            py::arg("n_threads") = 0, py::arg("chunk") = 0)
       .def("compute", &compute, py::arg("neighbors"), py::arg("positions"), py::arg("cells"), py::arg("species"), py::arg("forces") = true,
-           py::arg("atom_virial") = false, py::arg("selection") = py::none(),
+           py::arg("atom_virial") = false, py::arg("selection") = py::none(), py::arg("stages") = false,
            "Evaluate the atoms of a neighbour list.\n\n"
            "positions [n_atoms, 3] A as given to build_neighbors (moved since by less than the skin allows); cells\n"
            "[n_structures, 3, 3]; species [n_atoms] indices into model.elements; selection: atoms whose energies are wanted.\n"
            "Returns atomic_energies [n_atoms] eV, forces [n_atoms, 3] eV/A, virial [n_structures, 3, 3] eV (sum r_a f_b),\n"
-           "atom_virial and centroid_virial [n_atoms, 3, 3], closest_distance A, closest_pair.")
+           "atom_virial and centroid_virial [n_atoms, 3, 3], closest_distance A, closest_pair; with stages=True also a dictionary\n"
+           "name -> (stored rows, values, gradients), both [n_atoms, n_rows, n_channels], for tests.")
       .def_property_readonly("radial_report", &report)
       .def_property_readonly("message_width", &Evaluator::message_width)
       .def_property_readonly("workspace_bytes", &Evaluator::workspace_bytes)

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "grace/model/spec.hpp"
 #include "grace/types.hpp"
@@ -36,6 +37,15 @@ struct Geometry {
   std::int64_t n_selected = 0;
 };
 
+// A tensor that the evaluator stores (A, A1, rho, ...; not the streamed products), for tests of single stages.
+struct StageTensor {
+  std::string name;
+  int n_channels = 0;
+  std::vector<int> rows;          // rows of the model's tensor that are stored; the others are read by nobody
+  std::vector<double> values;     // [n_centers][rows][n_channels]
+  std::vector<double> gradients;  // same shape, dE/d(value) in eV
+};
+
 // Where results go. Energies are written; forces and virials are added to. Force f_b = -dE/dr_ij of a directed bond acts
 // +f on neighbour j and -f on centre i; virial[a][b] = sum r_a f_b (LAMMPS sign; ASE stress = -virial / volume).
 struct Results {
@@ -44,6 +54,7 @@ struct Results {
   double* virial = nullptr;           // [n_structures][3][3], eV; nullptr: not wanted (as the two below)
   double* atom_virial = nullptr;      // [n_atoms][3][3], half of each bond on i and half on j
   double* centroid_virial = nullptr;  // [n_atoms][3][3], each bond on its neighbour j: heat flux J = sum_j W_j v_j
+  std::vector<StageTensor>* stages = nullptr;  // for tests: filled when forces are computed
   double closest_distance = 0.0;      // out: smallest distance met within a pair cutoff (infinity if none), A
   std::array<std::int64_t, 2> closest_pair{-1, -1};  // out
 };

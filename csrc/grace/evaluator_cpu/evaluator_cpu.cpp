@@ -89,6 +89,7 @@ class CpuEvaluator final : public Evaluator {
     results.closest_pair = {-1, -1};
 
     std::vector<std::int32_t> wanted = selected_centers();
+    prepare_stages();
     if (compiled_.layers.size() == 1) {
       make_tiles(wanted);
       prepare_threads();
@@ -345,6 +346,39 @@ class CpuEvaluator final : public Evaluator {
     }
   }
 
+  void prepare_stages() {
+    if (results_->stages == nullptr) return;
+    results_->stages->clear();
+    for (const CompiledLayer<Real>& layer : compiled_.layers)
+      for (int k = 0; k < layer.plan.n_slots; ++k) {
+        StageTensor tensor;
+        tensor.name = layer.slot_names[k];
+        tensor.n_channels = layer.plan.slots[k].n_channels;
+        tensor.rows = layer.slot_rows[k];
+        tensor.values.assign(static_cast<std::size_t>(geometry_->n_centers) * tensor.rows.size() * tensor.n_channels, 0.0);
+        tensor.gradients = tensor.values;
+        results_->stages->push_back(std::move(tensor));
+      }
+  }
+
+  void copy_stages(int layer_index, const Tile<Real>& tile) {
+    if (results_->stages == nullptr) return;
+    const LayerPlan<Real>& plan = compiled_.layers[layer_index].plan;
+    const std::size_t offset = layer_index == 0 ? 0 : compiled_.layers[0].plan.n_slots;
+    for (int k = 0; k < plan.n_slots; ++k) {
+      const Slot& slot = plan.slots[k];
+      StageTensor& tensor = (*results_->stages)[offset + k];
+      for (int a = 0; a < tile.n_atoms; ++a)
+        for (int r = 0; r < slot.n_rows; ++r)
+          for (int n = 0; n < slot.n_channels; ++n) {
+            const std::size_t from = slot.offset * tile.n_atoms + (static_cast<std::size_t>(r) * tile.n_atoms + a) * slot.stride + n;
+            const std::size_t to = (static_cast<std::size_t>(tile.atoms[a]) * slot.n_rows + r) * slot.n_channels + n;
+            tensor.values[to] = tile.values[from];
+            tensor.gradients[to] = tile.gradients[from];
+          }
+    }
+  }
+
   void one_layer_tile(Workspace<Real>& w, const TileRange& range) {
     const CompiledLayer<Real>& layer = compiled_.layers[0];
     start_tile(w, range, layer.plan);
@@ -359,6 +393,7 @@ class CpuEvaluator final : public Evaluator {
     apply_norm_adjoint(layer.norm, w.tile.n_atoms, x, gy, gx);
     write_density_gradient(layer.plan, w.tile, gx);
     tile_kernels_.layer_backward(layer.plan, w.tile);
+    copy_stages(0, w.tile);
     scatter(w);
   }
 
@@ -500,6 +535,7 @@ class CpuEvaluator final : public Evaluator {
       touch(w);
     }
     tile_kernels_.layer_backward(layer.plan, w.tile);
+    copy_stages(1, w.tile);
     scatter(w);
   }
 
@@ -546,6 +582,7 @@ class CpuEvaluator final : public Evaluator {
     }
     write_density_gradient(layer.plan, w.tile, gx);
     tile_kernels_.layer_backward(layer.plan, w.tile);
+    copy_stages(0, w.tile);
     scatter(w);
   }
 };

@@ -7,15 +7,19 @@ namespace grace::math {
 inline namespace GRACE_ISA {
 
 // f_p(x) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2), zero with its first two derivatives at x = 1.
+// That sum cancels near x = 1; the same polynomial is (1 - x)^3 sum_{k<p} (k+1)(k+2)/2 x^k, whose terms are positive.
+// f_p' = -p(p+1)(p+2)/2 x^(p-1) (1 - x)^2.
 template <class T, class Real>
 GRACE_HD GRACE_FORCEINLINE void envelope(T x, int p, Real unit, T& value, T& derivative) {
+  T sum = x * Real(0) + Real(0.5) * Real(p * (p + 1));
   T power = x * Real(0) + unit;  // x^(p-1)
-  for (int i = 1; i < p; ++i) power = power * x;
-  const Real c0 = Real(0.5) * Real((p + 1) * (p + 2));
-  const Real c1 = Real(p * (p + 2));
-  const Real c2 = Real(0.5) * Real(p * (p + 1));
-  value = unit - power * x * (c0 - x * (c1 - c2 * x));
-  derivative = -power * (c0 * Real(p) - x * (c1 * Real(p + 1) - c2 * Real(p + 2) * x));
+  for (int k = p - 2; k >= 0; --k) {
+    sum = sum * x + Real(0.5) * Real((k + 1) * (k + 2));
+    power = power * x;
+  }
+  const T y = unit - x;
+  value = y * y * y * sum;
+  derivative = Real(-0.5) * Real(p * (p + 1) * (p + 2)) * power * y * y;
 }
 
 // g_k(x) = T_k(2x - 1) f_p(x), k = 1..n (T_0 is not used), and dg_k/dx, both zero for x >= 1 by the caller's mask.
