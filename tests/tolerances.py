@@ -25,6 +25,9 @@ INVARIANCE_ENERGY = 1e-11  # eV per atom
 INVARIANCE_FORCE = 1e-10  # eV/A
 HARMONICS = 1e-13  # of order one to ten
 
+# Files.
+EXTXYZ_DIGITS = 1e-7  # eV, A, eV/A^3: extended XYZ files have 8 decimals per atom
+
 
 def assert_close(actual: ArrayLike, expected: ArrayLike, atol: float, rtol: float = 0.0, what: str = "") -> None:
     """Fail unless |actual - expected| <= atol + rtol |expected| everywhere, with equal shapes and without NaN."""

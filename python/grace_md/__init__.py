@@ -22,9 +22,12 @@ _HOME = {"GraceCalculator": "grace_md.ase", "GraceModel": "grace_md.model"}
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - 20 ms that LAMMPS need not pay
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms that LAMMPS need not pay
 
-        return version("grace_md")
+        try:
+            return version("grace_md")
+        except PackageNotFoundError:  # used from the source tree
+            return "unknown"
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'grace_md' has no attribute '{name}'")

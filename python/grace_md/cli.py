@@ -10,15 +10,12 @@ from collections.abc import Sequence
 
 # Command, its module and the line shown by --help. Modules are imported only when their command is called.
 COMMANDS = {
-    "quickstart": (
-        "grace_md.workflows.quickstart",
-        "quench a small lava cell in LAMMPS with the model that is shipped",
-    ),
-    "quench": ("grace_md.workflows.quench", "melt and quench in LAMMPS: the lava or the Mendeleev run of the paper"),
-    "info": ("grace_md.commands.info", "model card of a weight file: layers, sizes, elements, cutoffs, hash"),
-    "convert": ("grace_md.commands.convert", "write a weight file that LAMMPS reads, with all or some of its elements"),
-    "eval": ("grace_md.commands.evaluate", "energies, forces and stresses of structures in files"),
-    "doctor": ("grace_md.commands.doctor", "check the installation and say in words what is wrong"),
+    "quickstart": ("grace_md.workflows.quickstart", "quench a small lava cell with the shipped model"),
+    "quench": ("grace_md.workflows.quench", "melt and quench in LAMMPS: lava, or up to 94 elements"),
+    "info": ("grace_md.commands.info", "model card of a weight file"),
+    "convert": ("grace_md.commands.convert", "copy a weight file so that LAMMPS reads it"),
+    "eval": ("grace_md.commands.evaluate", "energies, forces, stresses of structures in files"),
+    "doctor": ("grace_md.commands.doctor", "say in words what is wrong with an installation"),
 }
 
 USER_ERRORS = (ValueError, RuntimeError, OSError, KeyError)

@@ -138,6 +138,20 @@ print("styles:", "grace/md", "grace" if lmp.has_style("pair", "grace") else "")
 """
 
 
+def plugin_release(plugin: Path) -> str | None:
+    """Return the LAMMPS version that a plugin file was compiled for, such as "20250722"."""
+    found = re.search(rb"LAMMPS_VERSION=(\d{8})", plugin.read_bytes())
+    return found[1].decode() if found else None
+
+
+def lammps_release() -> str | None:
+    """Return the version of the lammps package as LAMMPS writes it: "20250722" for 2025.7.22.4.0."""
+    parts = (installed("lammps") or "").split(".")
+    if len(parts) < 3 or not all(part.isdigit() for part in parts[:3]):
+        return None
+    return f"{int(parts[0]):04d}{int(parts[1]):02d}{int(parts[2]):02d}"
+
+
 def explain_open_error(output: str) -> str:
     """Return a sentence for the message of a failed dlopen."""
     line = last_line(output)
@@ -157,11 +171,19 @@ def check_plugin() -> Iterator[Finding]:
         yield Finding(
             "plugin",
             False,
-            f"{plugin} does not exist: it is built only where {LAMMPS_REMEDY} works; reinstall grace_md",
+            f"{plugin} was not built; install grace_md again where {LAMMPS_REMEDY} works, and read its messages",
         )
         return
     if installed("lammps") is None:
         yield Finding("plugin", None, f"{plugin} (not tried without LAMMPS)")
+        return
+    made_for, present = plugin_release(plugin), lammps_release()
+    if made_for is not None and present is not None and made_for != present:
+        yield Finding(
+            "plugin",
+            False,
+            f"{plugin} was built for LAMMPS {made_for}, this LAMMPS is {present}; {LAMMPS_REMEDY}",
+        )
         return
     status, output = run_python(OPEN_CODE, str(plugin))
     if status != 0:

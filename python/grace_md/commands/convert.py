@@ -16,17 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, check, reduce to the elements and write."""
-    from grace_md._core import ModelSpec  # noqa: PLC0415
+    from grace_md import GraceModel  # noqa: PLC0415
     from grace_md.commands._files import check_output, find_model  # noqa: PLC0415
-    from grace_md.weights import read_npz, select_elements, write_npz  # noqa: PLC0415
 
     check_output(args.output, force=args.force)
-    source = find_model(args.input)
-    arrays = read_npz(source)
+    model = GraceModel.load(find_model(args.input))
     if args.elements:
-        arrays = select_elements(arrays, args.elements)
-    model = ModelSpec(arrays, str(source))  # raises before anything is written
-    sha256 = write_npz(args.output, arrays, force=args.force)
+        model = model.select(args.elements)
+    sha256 = model.save(args.output, force=args.force)
     print(f"{args.output}: {model.n_layers} layer(s), {' '.join(model.elements)}")
     print(f"sha256 {sha256}")
     return 0

@@ -47,7 +47,7 @@ def text(card: dict[str, Any]) -> str:
     from grace_md.periodic_table import draw  # noqa: PLC0415
 
     pairs = [value for row in card["pair_cutoffs_A"] for value in row]
-    table = card["radial_table"]
+    span = f"{min(pairs):g} to {max(pairs):g} A" if min(pairs) < max(pairs) else f"{max(pairs):g} A"
     lines = [
         card["file"],
         f"  sha256      {card['sha256']}",
@@ -63,11 +63,9 @@ def text(card: dict[str, Any]) -> str:
         )
     lines += [
         f"  tensors     {' '.join(name for _, name in card['stages'])}",
-        f"  tables      {table['n_intervals']} intervals of degree {table['degree']}, largest relative error "
-        f"{table['value_error']:.1e} (value), {table['derivative_error']:.1e} (derivative)",
         f"  runs as     {card['evaluator']}",
         f"  scale       {card['output_scale_eV']:g} eV",
-        f"  cutoffs     {min(pairs):g} to {max(pairs):g} A between pairs; of an element with itself:",
+        f"  cutoffs     {span} between pairs; of an element with itself:",
         "",
         draw(card["element_cutoffs_A"]),
         "",

@@ -39,7 +39,7 @@ def mpi_library() -> Path | None:
         listed = files("mpich") or []
     except PackageNotFoundError:
         return None
-    return next((Path(str(file.locate())) for file in listed if file.name == "libmpi.so.12"), None)
+    return next((Path(str(file.locate())).resolve() for file in listed if file.name == "libmpi.so.12"), None)
 
 
 def preload_mpi() -> None:

@@ -1,0 +1,126 @@
+"""C++ core of grace_md. Arrays are numpy arrays; shapes and units are in the docstrings of the bindings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+class Error(ValueError):
+    """An argument or file that the core refuses; the message names it and says what to do."""
+
+class RadialTableReport(TypedDict):
+    """Size of the radial tables and their largest relative errors."""
+
+    n_intervals: int
+    degree: int
+    value_error: float
+    derivative_error: float
+
+class ModelSpec:
+    """A checked GRACE model: an ordered list of typed stages."""
+
+    def __init__(
+        self, arrays: Mapping[str, NDArray[Any]], name: str = "<arrays>", elements: Sequence[str] = ...
+    ) -> None: ...
+    @staticmethod
+    def from_file(path: str, elements: Sequence[str] = ...) -> ModelSpec: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def n_layers(self) -> int: ...
+    @property
+    def elements(self) -> list[str]: ...
+    @property
+    def file_elements(self) -> list[str]: ...
+    @property
+    def max_cutoff(self) -> float: ...
+    @property
+    def pair_cutoffs(self) -> NDArray[np.float64]: ...
+    @property
+    def output_scale(self) -> float: ...
+    @property
+    def shift(self) -> NDArray[np.float64]: ...
+    @property
+    def n_parameters(self) -> int: ...
+    @property
+    def unused_keys(self) -> list[str]: ...
+    @property
+    def radial(self) -> list[dict[str, Any]]: ...
+    @property
+    def stages(self) -> list[tuple[str, str]]: ...
+
+class NeighborList:
+    """Directed neighbour pairs as compressed rows, sorted by (neighbor, image); arrays are read-only views."""
+
+    @property
+    def n_atoms(self) -> int: ...
+    @property
+    def n_pairs(self) -> int: ...
+    @property
+    def first(self) -> NDArray[np.int64]: ...
+    @property
+    def neighbor(self) -> NDArray[np.int32]: ...
+    @property
+    def structure(self) -> NDArray[np.int32]: ...
+    @property
+    def packed_shift(self) -> NDArray[np.int32]: ...
+    @property
+    def wrap(self) -> NDArray[np.int32]: ...
+    @property
+    def shift(self) -> NDArray[np.int32]: ...
+    def vectors(self, positions: ArrayLike, cells: ArrayLike) -> NDArray[np.float64]: ...
+
+def build_neighbors(
+    positions: ArrayLike,
+    species: ArrayLike,
+    cells: ArrayLike,
+    periodic: ArrayLike,
+    first_atom: ArrayLike,
+    pair_cutoffs: ArrayLike,
+    skin: float = 0.0,
+    n_threads: int = 0,
+) -> NeighborList: ...
+def max_displacement_exceeds(
+    positions0: ArrayLike,
+    cells0: ArrayLike,
+    periodic: ArrayLike,
+    first_atom: ArrayLike,
+    positions: ArrayLike,
+    cells: ArrayLike,
+    smallest_cutoff: float,
+    largest_cutoff: float,
+    skin: float,
+) -> bool: ...
+
+class Evaluator:
+    """Energies, forces and virials of a model on one device."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        precision: str = "fp64",
+        radial: str = "table",
+        device: str = "auto",
+        n_threads: int = 0,
+        chunk: int = 0,
+    ) -> None: ...
+    def compute(
+        self,
+        neighbors: NeighborList,
+        positions: ArrayLike,
+        cells: ArrayLike,
+        species: ArrayLike,
+        forces: bool = True,
+        atom_virial: bool = False,
+        selection: ArrayLike | None = None,
+        stages: bool = False,
+    ) -> dict[str, Any]: ...
+    @property
+    def radial_report(self) -> RadialTableReport: ...
+    @property
+    def message_width(self) -> int: ...
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def description(self) -> str: ...
