@@ -23,7 +23,8 @@ std::string shape_text(const py::array& array) {
 }
 
 // rows x ... with the trailing sizes given.
-void check_shape(const py::array& array, const char* name, py::ssize_t rows, std::initializer_list<py::ssize_t> trailing) {
+void check_shape(const py::array& array, const char* name, py::ssize_t rows,
+                 std::initializer_list<py::ssize_t> trailing) {
   bool good = array.ndim() == static_cast<py::ssize_t>(1 + trailing.size()) && array.shape(0) == rows;
   std::string wanted = "[" + std::to_string(rows);
   py::ssize_t axis = 1;
@@ -43,13 +44,13 @@ struct BatchArrays {
   Array<std::int32_t> species;
 
   void check(bool with_species) const {
-    grace::require(first_atom.ndim() == 1 && first_atom.shape(0) >= 1, "`first_atom` must have shape [n_structures + 1], got ",
-                   shape_text(first_atom));
+    grace::require(first_atom.ndim() == 1 && first_atom.shape(0) >= 1,
+                   "`first_atom` must have shape [n_structures + 1], got ", shape_text(first_atom));
     const py::ssize_t n_structures = first_atom.shape(0) - 1;
     grace::require(first_atom.at(0) == 0, "`first_atom` must start with 0, got ", first_atom.at(0));
     for (py::ssize_t s = 0; s < n_structures; ++s)
-      grace::require(first_atom.at(s) <= first_atom.at(s + 1), "`first_atom` must not decrease, got ", first_atom.at(s), " then ",
-                     first_atom.at(s + 1));
+      grace::require(first_atom.at(s) <= first_atom.at(s + 1), "`first_atom` must not decrease, got ", first_atom.at(s),
+                     " then ", first_atom.at(s + 1));
     check_shape(positions, "positions", static_cast<py::ssize_t>(first_atom.at(n_structures)), {3});
     if (with_species) check_shape(species, "species", positions.shape(0), {});
     check_shape(cells, "cells", n_structures, {3, 3});
@@ -69,8 +70,8 @@ struct BatchArrays {
 };
 
 std::shared_ptr<grace::NeighborList> build(Array<double> positions, Array<std::int32_t> species, Array<double> cells,
-                                           Array<bool> periodic, Array<std::int64_t> first_atom, Array<double> pair_cutoffs,
-                                           double skin, int n_threads) {
+                                           Array<bool> periodic, Array<std::int64_t> first_atom,
+                                           Array<double> pair_cutoffs, double skin, int n_threads) {
   const BatchArrays arrays{positions, cells, periodic, first_atom, species};
   arrays.check(true);
   grace::require(pair_cutoffs.ndim() == 2 && pair_cutoffs.shape(0) == pair_cutoffs.shape(1),
@@ -120,7 +121,7 @@ py::array_t<T> share(py::object self, const std::vector<T>& values) {
 }
 
 template <class T>
-auto shared(std::vector<T> grace::NeighborList::*member) {
+auto shared(std::vector<T> grace::NeighborList::* member) {
   return [member](py::object self) { return share(self, self.cast<const grace::NeighborList&>().*member); };
 }
 
@@ -128,22 +129,21 @@ auto shared(std::vector<T> grace::NeighborList::*member) {
 
 void bind_neighbors(py::module_& m) {
   using grace::NeighborList;
-  py::class_<NeighborList, std::shared_ptr<NeighborList>>(
-      m, "NeighborList",
-      "Directed neighbour pairs as compressed rows: the neighbours of atom i are first[i] .. first[i + 1] - 1, sorted by\n"
-      "(neighbor, image). Arrays are read-only views.")
+  py::class_<NeighborList, std::shared_ptr<NeighborList>>(m, "NeighborList",
+                                                          "Directed neighbour pairs as compressed rows: the neighbours "
+                                                          "of atom i are first[i] .. first[i + 1] - 1, sorted by\n"
+                                                          "(neighbor, image). Arrays are read-only views.")
       .def_property_readonly("n_atoms", [](const NeighborList& list) { return list.n_atoms; })
       .def_property_readonly("n_pairs", [](const NeighborList& list) { return list.neighbor.size(); })
       .def_property_readonly("first", shared(&NeighborList::first), "int64 [n_atoms + 1]")
-      .def_property_readonly("neighbor", shared(&NeighborList::neighbor), "int32 [n_pairs], index in the concatenated atoms")
+      .def_property_readonly("neighbor", shared(&NeighborList::neighbor),
+                             "int32 [n_pairs], index in the concatenated atoms")
       .def_property_readonly("structure", shared(&NeighborList::structure), "int32 [n_atoms]")
       .def_property_readonly("packed_shift", shared(&NeighborList::shift),
                              "int32 [n_pairs], packed image relative to wrapped positions, for the evaluator")
       .def_property_readonly(
           "wrap",
-          [](py::object self) {
-            return share(self, self.cast<const NeighborList&>().wrap).attr("reshape")(-1, 3);
-          },
+          [](py::object self) { return share(self, self.cast<const NeighborList&>().wrap).attr("reshape")(-1, 3); },
           "int32 [n_atoms, 3]; wrapped position = position - wrap @ cell")
       .def_property_readonly(
           "shift",
@@ -158,13 +158,14 @@ void bind_neighbors(py::module_& m) {
       .def("vectors", &vectors, py::arg("positions"), py::arg("cells"),
            "float64 [n_pairs, 3], r_ij in A for positions [n_atoms, 3] and cells [n_structures, 3, 3]");
 
-  m.def("build_neighbors", &build, py::arg("positions"), py::arg("species"), py::arg("cells"), py::arg("periodic"),
-        py::arg("first_atom"), py::arg("pair_cutoffs"), py::arg("skin") = 0.0, py::arg("n_threads") = 0,
-        "All pairs with |r_j - r_i + S @ cell| < pair_cutoffs[species_i, species_j] + skin.\n\n"
-        "positions [n_atoms, 3] A; species [n_atoms]; cells [n_structures, 3, 3] A, rows are lattice vectors;\n"
-        "periodic [n_structures, 3]; first_atom [n_structures + 1]; pair_cutoffs [n_species, n_species] A, <= 0: never.");
+  m.def(
+      "build_neighbors", &build, py::arg("positions"), py::arg("species"), py::arg("cells"), py::arg("periodic"),
+      py::arg("first_atom"), py::arg("pair_cutoffs"), py::arg("skin") = 0.0, py::arg("n_threads") = 0,
+      "All pairs with |r_j - r_i + S @ cell| < pair_cutoffs[species_i, species_j] + skin.\n\n"
+      "positions [n_atoms, 3] A; species [n_atoms]; cells [n_structures, 3, 3] A, rows are lattice vectors;\n"
+      "periodic [n_structures, 3]; first_atom [n_structures + 1]; pair_cutoffs [n_species, n_species] A, <= 0: never.");
   m.def("max_displacement_exceeds", &exceeds, py::arg("positions0"), py::arg("cells0"), py::arg("periodic"),
-        py::arg("first_atom"), py::arg("positions"), py::arg("cells"), py::arg("smallest_cutoff"), py::arg("largest_cutoff"),
-        py::arg("skin"),
+        py::arg("first_atom"), py::arg("positions"), py::arg("cells"), py::arg("smallest_cutoff"),
+        py::arg("largest_cutoff"), py::arg("skin"),
         "True when a list built with `skin` at (positions0, cells0) could miss a pair at (positions, cells).");
 }

@@ -1,14 +1,14 @@
 // Neighbour lists on the CPU.
 //
-// One algorithm serves every cell. The wrapped atoms of a structure are sorted into bins (counting sort); the atoms of one
-// bin are the *centres* of a tile. The *candidates* of a tile are the atoms and images of the surrounding bins that lie
-// within the cutoff of the box around the centres; bins repeat through the periodic images, so that a cell much smaller
-// than the cutoff is a single bin searched over all its images. Candidates are sorted once per tile by (index, image), and
-// each centre then only filters them in order: rows come out sorted without sorting rows.
+// One algorithm serves every cell. The wrapped atoms of a structure are sorted into bins (counting sort); the atoms of
+// one bin are the *centres* of a tile. The *candidates* of a tile are the atoms and images of the surrounding bins that
+// lie within the cutoff of the box around the centres; bins repeat through the periodic images, so that a cell much
+// smaller than the cutoff is a single bin searched over all its images. Candidates are sorted once per tile by (index,
+// image), and each centre then only filters them in order: rows come out sorted without sorting rows.
 //
 // The filter works on float coordinates relative to the tile, with a rigorous bound of their rounding error; the few
-// candidates that are too close to the cutoff to tell are decided in double by the definition in the header. The result is
-// therefore the one of a brute-force search in double, whatever the bins and threads.
+// candidates that are too close to the cutoff to tell are decided in double by the definition in the header. The result
+// is therefore the one of a brute-force search in double, whatever the bins and threads.
 #include "grace/neighbors.hpp"
 
 #include <algorithm>
@@ -25,42 +25,27 @@ namespace {
 
 constexpr std::int64_t kAtomsPerTask = 512;  // atoms listed by one thread at a time
 constexpr double kNever = 1e30;              // -kNever: squared cutoff of pairs that are never listed
+constexpr double kMaxCutoff = 1e6;           // A; squares stay far from the limits of float
 constexpr double kFloatEps = 1.0 / (1 << 24);
 
 struct Cutoffs {
   int n_species = 0;
-  bool uniform = true;              // all pairs have the same cutoff
-  double largest = 0.0;             // A, with skin
-  std::vector<double> squared;      // [n_species][n_species]; pairs that are never listed: -kNever
-  std::vector<float> squared_float;
+  double largest = 0.0;         // A, with skin
+  std::vector<double> squared;  // [n_species][n_species]; pairs that are never listed: -kNever
 };
 
 struct Candidates {
-  std::vector<float> x, y, z;  // relative to the tile
+  std::vector<float> x, y, z;       // relative to the tile
   std::vector<std::int32_t> atom;   // in the concatenated atoms
   std::vector<std::int32_t> shift;  // packed
   std::vector<std::int32_t> species;
+
   void reserve(std::size_t n) {
     if (atom.size() >= n) return;
     n += n / 2 + 64;
     for (auto* v : {&x, &y, &z}) v->resize(n);
     for (auto* v : {&atom, &shift, &species}) v->resize(n);
   }
-};
-
-// Memory of one thread.
-struct Scratch {
-  Candidates found, sorted;
-  std::vector<std::uint32_t> key, key_other, order, order_other;
-  std::vector<float> distance2;  // to the centre, minus its largest rounding error
-  std::vector<std::int32_t> hits;
-  std::vector<std::int32_t> neighbor, shift;
-};
-
-// Pairs found by one task, rows in the order of SortedAtoms.
-struct TaskPairs {
-  std::int64_t begin = 0, end = 0;  // bins
-  std::vector<std::int32_t> neighbor, shift;
 };
 
 Cutoffs make_cutoffs(int n_species, const double* pair_cutoffs, double skin) {
@@ -70,13 +55,11 @@ Cutoffs make_cutoffs(int n_species, const double* pair_cutoffs, double skin) {
   cutoffs.n_species = n_species;
   for (int k = 0; k < n_species * n_species; ++k) {
     const double cutoff = pair_cutoffs[k];
-    require(std::isfinite(cutoff), "`pair_cutoffs` must be finite, got ", cutoff, " for species ", k / n_species, " and ",
-            k % n_species);
+    require(std::isfinite(cutoff) && cutoff + skin <= kMaxCutoff, "`pair_cutoffs` must be finite and at most ",
+            kMaxCutoff, " A with skin, got ", cutoff, " for species ", k / n_species, " and ", k % n_species);
     const double radius = cutoff > 0.0 ? cutoff + skin : 0.0;
     cutoffs.largest = std::max(cutoffs.largest, radius);
     cutoffs.squared.push_back(cutoff > 0.0 ? radius * radius : -kNever);
-    cutoffs.squared_float.push_back(static_cast<float>(cutoffs.squared[k]));
-    cutoffs.uniform = cutoffs.uniform && cutoffs.squared[k] == cutoffs.squared[0];
   }
   return cutoffs;
 }
@@ -105,7 +88,9 @@ Tile make_tile(const SortedAtoms& sorted, const Grid& grid, std::int64_t begin, 
   return tile;
 }
 
-int floor_divide(int a, int b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+int floor_divide(int a, int b) {
+  return a >= 0 ? a / b : -((b - 1 - a) / b);
+}
 
 // Appends the atoms [begin, end) of SortedAtoms shifted by `image` that are near the box of the tile.
 std::size_t append_near(const SortedAtoms& sorted, const Tile& tile, std::int64_t begin, std::int64_t end,
@@ -133,8 +118,8 @@ std::size_t append_near(const SortedAtoms& sorted, const Tile& tile, std::int64_
 }
 
 // Candidates of a tile at bin (b0, b1, b2), for each atom in ascending order of its images.
-std::size_t find_candidates(const SortedAtoms& sorted, const Grid& grid, const Tile& tile, const int* bin, double cutoff,
-                            Candidates& out) {
+std::size_t find_candidates(const SortedAtoms& sorted, const Grid& grid, const Tile& tile, const int* bin,
+                            double cutoff, Candidates& out) {
   const double reach = cutoff + 4.0 * tile.error;
   const float limit = static_cast<float>(reach * reach * (1.0 + 1e-6));
   const std::int64_t* const start = sorted.bin_start.data() + grid.first_bin;
@@ -150,14 +135,15 @@ std::size_t find_candidates(const SortedAtoms& sorted, const Grid& grid, const T
     const int a = floor_divide(t0, n_bins[0]);
     for (int t1 = lowest[1]; t1 <= highest[1]; ++t1) {
       const int b = floor_divide(t1, n_bins[1]);
-      const std::int64_t column = (std::int64_t{1} * (t0 - a * n_bins[0]) * n_bins[1] + (t1 - b * n_bins[1])) * n_bins[2];
+      const std::int64_t column =
+          (std::int64_t{1} * (t0 - a * n_bins[0]) * n_bins[1] + (t1 - b * n_bins[1])) * n_bins[2];
       for (int t2 = lowest[2]; t2 <= highest[2];) {  // bins of one column and one image are contiguous
         const int c = floor_divide(t2, n_bins[2]);
         const int last = std::min(highest[2], (c + 1) * n_bins[2] - 1);
         double offset[3];
         math::image_offset(a, b, c, grid.cell, offset);
-        n = append_near(sorted, tile, start[column + t2 - c * n_bins[2]], start[column + last - c * n_bins[2] + 1], offset,
-                        pack_shift(a, b, c), limit, out, n);
+        n = append_near(sorted, tile, start[column + t2 - c * n_bins[2]], start[column + last - c * n_bins[2] + 1],
+                        offset, pack_shift(a, b, c), limit, out, n);
         t2 = last + 1;
       }
     }
@@ -165,170 +151,207 @@ std::size_t find_candidates(const SortedAtoms& sorted, const Grid& grid, const T
   return n;
 }
 
-// Stable radix sort of the candidates by atom.
-void sort_candidates(std::size_t n, Scratch& scratch) {
-  const Candidates& found = scratch.found;
-  Candidates& sorted = scratch.sorted;
-  sorted.reserve(n);
-  for (auto* v : {&scratch.key, &scratch.key_other, &scratch.order, &scratch.order_other})
-    if (v->size() < n) v->resize(found.atom.size());
-  const auto [low, high] = std::minmax_element(found.atom.begin(), found.atom.begin() + n);
-  const std::uint32_t lowest = n > 0 ? *low : 0, range = n > 0 ? *high - *low : 0;
-  for (std::size_t k = 0; k < n; ++k) {
-    scratch.key[k] = found.atom[k] - lowest;
-    scratch.order[k] = static_cast<std::uint32_t>(k);
-  }
-  constexpr int digit_bits = 8, n_digits = 1 << digit_bits;
-  for (int bit = 0; bit < 32 && (range >> bit) > 0; bit += digit_bits) {
-    std::uint32_t place[n_digits] = {};
-    for (std::size_t k = 0; k < n; ++k) ++place[(scratch.key[k] >> bit) & (n_digits - 1)];
-    std::uint32_t total = 0;
-    for (std::uint32_t& p : place) {
-      const std::uint32_t count = p;
-      p = total;
-      total += count;
-    }
-    for (std::size_t k = 0; k < n; ++k) {
-      const std::uint32_t p = place[(scratch.key[k] >> bit) & (n_digits - 1)]++;
-      scratch.key_other[p] = scratch.key[k];
-      scratch.order_other[p] = scratch.order[k];
-    }
-    scratch.key.swap(scratch.key_other);
-    scratch.order.swap(scratch.order_other);
-  }
-  for (std::size_t k = 0; k < n; ++k) {
-    const std::uint32_t o = scratch.order[k];
-    sorted.x[k] = found.x[o];
-    sorted.y[k] = found.y[o];
-    sorted.z[k] = found.z[o];
-    sorted.atom[k] = found.atom[o];
-    sorted.shift[k] = found.shift[o];
-    sorted.species[k] = found.species[o];
-  }
-}
+// The search around one bin at a time, with the memory of one thread.
+class TileSearch {
+ public:
+  TileSearch(const SortedAtoms& sorted, const Cutoffs& cutoffs, const double* wrapped)
+      : sorted_(sorted), cutoffs_(cutoffs), wrapped_(wrapped) {}
 
-// Lists the atoms of one tile behind the first n_pairs of the scratch; returns the new number of pairs.
-std::size_t list_tile(const SortedAtoms& sorted, const Grid& grid, const Tile& tile, const int* bin, const Cutoffs& cutoffs,
-                      const double* wrapped, Scratch& scratch, std::size_t n_pairs, std::int64_t* counts) {
-  const std::size_t n = find_candidates(sorted, grid, tile, bin, cutoffs.largest, scratch.found);
-  sort_candidates(n, scratch);
-  const Candidates& candidates = scratch.sorted;
-  if (scratch.hits.size() < n) scratch.hits.resize(candidates.atom.size());
-  if (scratch.distance2.size() < n) scratch.distance2.resize(candidates.atom.size());
-  const double margin = 2.0 * cutoffs.largest * tile.error + tile.error * tile.error +
-                        16.0 * kFloatEps * cutoffs.largest * cutoffs.largest;
-  const float margin_float = static_cast<float>(margin);
-  const std::int32_t home = pack_shift(0, 0, 0);
-  const float *const x = candidates.x.data(), *const y = candidates.y.data(), *const z = candidates.z.data();
-  float* const distance2 = scratch.distance2.data();
-  std::int32_t* const hits = scratch.hits.data();
-  for (std::int64_t p = tile.begin; p < tile.end; ++p) {
-    const float px = static_cast<float>(sorted.x[p] - tile.origin[0]), py = static_cast<float>(sorted.y[p] - tile.origin[1]),
-                pz = static_cast<float>(sorted.z[p] - tile.origin[2]);
-    for (std::size_t k = 0; k < n; ++k) {
+  // counts[i] for the atoms i of the bin.
+  void count(const Grid& grid, const int* bin, std::int64_t begin, std::int64_t end, std::int64_t* counts) {
+    find(grid, bin, begin, end);
+    int species = -1;
+    for (std::int64_t p = begin; p < end; ++p) {
+      if (sorted_.species[p] != species) set_limits(found_, species = sorted_.species[p]);
+      measure(found_, p);
+      const float *const distance2 = distance2_.data(), *const limit = limit_.data();
+      const float both_margins = 2.0f * margin_;
+      std::int32_t inside = 0, not_outside = 0;
+      for (std::size_t k = 0; k < n_; ++k) {
+        not_outside += distance2[k] < limit[k] ? 1 : 0;
+        inside += distance2[k] + both_margins < limit[k] ? 1 : 0;
+      }
+      if (inside != not_outside) {
+        for (std::size_t k = 0; k < n_; ++k)
+          if (distance2[k] < limit[k] && !(distance2[k] + both_margins < limit[k]) && within(found_, p, k)) ++inside;
+      }
+      const bool itself = squared(species, species) > 0.0;
+      counts[sorted_.index[p]] = inside - (itself ? 1 : 0);
+    }
+  }
+
+  // Rows first[i] .. of neighbor and shift for the atoms i of the bin.
+  void fill(const Grid& grid, const int* bin, std::int64_t begin, std::int64_t end, const std::int64_t* first,
+            std::int32_t* neighbor, std::int32_t* shift) {
+    find(grid, bin, begin, end);
+    order();
+    const std::int32_t home = pack_shift(0, 0, 0);
+    const std::int32_t *const atom = ordered_.atom.data(), *const image = ordered_.shift.data();
+    int species = -1;
+    for (std::int64_t p = begin; p < end; ++p) {
+      if (sorted_.species[p] != species) set_limits(ordered_, species = sorted_.species[p]);
+      measure(ordered_, p);
+      const std::size_t n_hits = select();
+      const std::int32_t i = sorted_.index[p];
+      std::int64_t place = first[i];
+      for (std::size_t h = 0; h < n_hits; ++h) {
+        const std::int32_t k = hits_[h];
+        if (!(distance2_[k] + 2.0f * margin_ < limit_[k]) && !within(ordered_, p, k)) continue;
+        if (atom[k] == i && image[k] == home) continue;
+        neighbor[place] = atom[k];
+        shift[place] = image[k];
+        ++place;
+      }
+    }
+  }
+
+ private:
+  double squared(int centre, int neighbor) const {
+    return cutoffs_.squared[static_cast<std::size_t>(centre) * cutoffs_.n_species + neighbor];
+  }
+
+  void find(const Grid& grid, const int* bin, std::int64_t begin, std::int64_t end) {
+    grid_ = &grid;
+    tile_ = make_tile(sorted_, grid, begin, end, cutoffs_.largest);
+    n_ = find_candidates(sorted_, grid, tile_, bin, cutoffs_.largest, found_);
+    const double rc = cutoffs_.largest, error = tile_.error;
+    margin_ = static_cast<float>(2.0 * rc * error + error * error + 16.0 * kFloatEps * rc * rc);
+    if (limit_.size() < n_) {
+      for (auto* v : {&limit_, &distance2_}) v->resize(found_.atom.size());
+      for (auto* v : {&key_, &other_key_, &source_, &other_source_}) v->resize(found_.atom.size());
+      hits_.resize(found_.atom.size());
+      ordered_.reserve(found_.atom.size());
+    }
+  }
+
+  // Stable radix sort of the candidates by atom.
+  void order() {
+    const auto [low, high] = std::minmax_element(found_.atom.begin(), found_.atom.begin() + n_);
+    const std::uint32_t lowest = n_ > 0 ? *low : 0, range = n_ > 0 ? *high - *low : 0;
+    for (std::size_t k = 0; k < n_; ++k) {
+      key_[k] = found_.atom[k] - lowest;
+      source_[k] = static_cast<std::uint32_t>(k);
+    }
+    constexpr int digit_bits = 8, n_digits = 1 << digit_bits;
+    for (int bit = 0; bit < 32 && (range >> bit) > 0; bit += digit_bits) {
+      std::uint32_t place[n_digits] = {};
+      for (std::size_t k = 0; k < n_; ++k) ++place[(key_[k] >> bit) & (n_digits - 1)];
+      std::uint32_t total = 0;
+      for (std::uint32_t& p : place) {
+        const std::uint32_t count = p;
+        p = total;
+        total += count;
+      }
+      for (std::size_t k = 0; k < n_; ++k) {
+        const std::uint32_t p = place[(key_[k] >> bit) & (n_digits - 1)]++;
+        other_key_[p] = key_[k];
+        other_source_[p] = source_[k];
+      }
+      key_.swap(other_key_);
+      source_.swap(other_source_);
+    }
+    for (std::size_t k = 0; k < n_; ++k) {
+      const std::uint32_t from = source_[k];
+      ordered_.x[k] = found_.x[from];
+      ordered_.y[k] = found_.y[from];
+      ordered_.z[k] = found_.z[from];
+      ordered_.atom[k] = found_.atom[from];
+      ordered_.shift[k] = found_.shift[from];
+      ordered_.species[k] = found_.species[from];
+    }
+  }
+
+  // Squared cutoff between a centre of this species and each candidate.
+  void set_limits(const Candidates& candidates, int species) {
+    for (std::size_t k = 0; k < n_; ++k) limit_[k] = static_cast<float>(squared(species, candidates.species[k]));
+  }
+
+  // distance2_ from atom p of SortedAtoms, less the largest rounding error: distance2 >= limit is surely outside.
+  void measure(const Candidates& candidates, std::int64_t p) {
+    const float px = static_cast<float>(sorted_.x[p] - tile_.origin[0]),
+                py = static_cast<float>(sorted_.y[p] - tile_.origin[1]),
+                pz = static_cast<float>(sorted_.z[p] - tile_.origin[2]), margin = margin_;
+    const float *const x = candidates.x.data(), *const y = candidates.y.data(), *const z = candidates.z.data();
+    float* const distance2 = distance2_.data();
+    for (std::size_t k = 0; k < n_; ++k) {
       const float dx = x[k] - px, dy = y[k] - py, dz = z[k] - pz;
-      distance2[k] = dx * dx + dy * dy + dz * dz - margin_float;
+      distance2[k] = dx * dx + dy * dy + dz * dz - margin;
     }
-    const std::size_t row = static_cast<std::size_t>(sorted.species[p]) * cutoffs.n_species;
-    const float* const limit = cutoffs.squared_float.data() + row;
-    const std::int32_t* const species = candidates.species.data();
-    std::size_t n_hits = 0;
-    if (cutoffs.uniform) {
-      const float same = limit[0];
-      for (std::size_t k = 0; k < n; ++k) {
-        hits[n_hits] = static_cast<std::int32_t>(k);
-        n_hits += distance2[k] < same ? 1 : 0;
-      }
-    } else {
-      for (std::size_t k = 0; k < n; ++k) {
-        hits[n_hits] = static_cast<std::int32_t>(k);
-        n_hits += distance2[k] < limit[species[k]] ? 1 : 0;
-      }
-    }
-    if (scratch.neighbor.size() < n_pairs + n_hits) {
-      scratch.neighbor.resize((n_pairs + n_hits) * 3 / 2);
-      scratch.shift.resize((n_pairs + n_hits) * 3 / 2);
-    }
-    const std::int32_t i = sorted.index[p];
-    const std::size_t row_begin = n_pairs;
-    for (std::size_t h = 0; h < n_hits; ++h) {
-      const std::int32_t k = hits[h];
-      const std::int32_t j = candidates.atom[k], shift = candidates.shift[k];
-      if (!(distance2[k] + 2.0f * margin_float < limit[species[k]])) {
-        int a, b, c;
-        double offset[3], vector[3];
-        unpack_shift(shift, a, b, c);
-        math::image_offset(a, b, c, grid.cell, offset);
-        math::pair_vector(wrapped + 3 * std::int64_t{i}, wrapped + 3 * std::int64_t{j}, offset, vector);
-        if (!(math::dot3(vector, vector) < cutoffs.squared[row + species[k]])) continue;
-      }
-      if (j == i && shift == home) continue;
-      scratch.neighbor[n_pairs] = j;
-      scratch.shift[n_pairs] = shift;
-      ++n_pairs;
-    }
-    counts[i] = static_cast<std::int64_t>(n_pairs - row_begin);
   }
-  return n_pairs;
-}
 
-// Consecutive bins with about kAtomsPerTask atoms.
-std::vector<TaskPairs> make_tasks(const SortedAtoms& sorted) {
-  std::vector<TaskPairs> tasks;
-  const std::int64_t n_bins = static_cast<std::int64_t>(sorted.bin_start.size()) - 1;
-  for (std::int64_t begin = 0, end = 1; end <= n_bins; ++end) {
-    if (end < n_bins && sorted.bin_start[end] - sorted.bin_start[begin] < kAtomsPerTask) continue;
-    tasks.emplace_back();
-    tasks.back().begin = begin;
-    tasks.back().end = end;
-    begin = end;
+  // hits_: the candidates that are not surely outside, in their order.
+  std::size_t select() {
+    const float *const distance2 = distance2_.data(), *const limit = limit_.data();
+    std::int32_t* const hits = hits_.data();
+    std::size_t n_hits = 0;
+    for (std::size_t k = 0; k < n_; ++k) {
+      hits[n_hits] = static_cast<std::int32_t>(k);
+      n_hits += distance2[k] < limit[k] ? 1 : 0;
+    }
+    return n_hits;
   }
+
+  // The definition: |(r_j - r_i) + S . H|^2 < cutoff^2 in double.
+  bool within(const Candidates& candidates, std::int64_t p, std::size_t k) const {
+    const std::int64_t i = sorted_.index[p], j = candidates.atom[k];
+    int a, b, c;
+    double offset[3], vector[3];
+    unpack_shift(candidates.shift[k], a, b, c);
+    math::image_offset(a, b, c, grid_->cell, offset);
+    math::pair_vector(wrapped_ + 3 * i, wrapped_ + 3 * j, offset, vector);
+    return math::dot3(vector, vector) < squared(sorted_.species[p], candidates.species[k]);
+  }
+
+  const SortedAtoms& sorted_;
+  const Cutoffs& cutoffs_;
+  const double* const wrapped_;
+  const Grid* grid_ = nullptr;
+  Tile tile_;
+  float margin_ = 0.0f;  // bound of the error of a squared distance near the cutoff
+  std::size_t n_ = 0;    // candidates
+  Candidates found_, ordered_;
+  std::vector<std::uint32_t> key_, other_key_, source_, other_source_;
+  std::vector<float> limit_, distance2_;
+  std::vector<std::int32_t> hits_;
+};
+
+// First bins of tasks of about kAtomsPerTask atoms; the number of bins at the end.
+std::vector<std::int64_t> make_tasks(const SortedAtoms& sorted) {
+  std::vector<std::int64_t> tasks{0};
+  const std::int64_t n_bins = static_cast<std::int64_t>(sorted.bin_start.size()) - 1;
+  for (std::int64_t end = 1; end <= n_bins; ++end)
+    if (end == n_bins || sorted.bin_start[end] - sorted.bin_start[tasks.back()] >= kAtomsPerTask) tasks.push_back(end);
   return tasks;
 }
 
-void run_task(const SortedAtoms& sorted, const std::vector<Grid>& grids, const Cutoffs& cutoffs, const double* wrapped,
-              Scratch& scratch, TaskPairs& task, std::int64_t* counts) {
-  // The last structure whose first bin is not behind the task; structures without atoms have no bins.
-  auto grid = std::upper_bound(grids.begin(), grids.end(), task.begin,
-                               [](std::int64_t bin, const Grid& g) { return bin < g.first_bin; }) - 1;
-  std::size_t n_pairs = 0;
-  for (std::int64_t b = task.begin; b < task.end; ++b) {
-    while (grid + 1 != grids.end() && (grid + 1)->first_bin <= b) ++grid;
-    if (sorted.bin_start[b] == sorted.bin_start[b + 1]) continue;
-    const std::int64_t local = b - grid->first_bin;
-    const int bin[3] = {static_cast<int>(local / grid->n_bins[2] / grid->n_bins[1]),
-                        static_cast<int>(local / grid->n_bins[2] % grid->n_bins[1]),
-                        static_cast<int>(local % grid->n_bins[2])};
-    const Tile tile = make_tile(sorted, *grid, sorted.bin_start[b], sorted.bin_start[b + 1], cutoffs.largest);
-    n_pairs = list_tile(sorted, *grid, tile, bin, cutoffs, wrapped, scratch, n_pairs, counts);
-  }
-  task.neighbor.assign(scratch.neighbor.begin(), scratch.neighbor.begin() + n_pairs);
-  task.shift.assign(scratch.shift.begin(), scratch.shift.begin() + n_pairs);
-}
-
-// Moves one array of all tasks to the rows of `out` and frees it.
-void place_rows(const SortedAtoms& sorted, const std::vector<std::int64_t>& first, std::vector<TaskPairs>& tasks,
-                std::vector<std::int32_t> TaskPairs::*array, int n_threads, std::vector<std::int32_t>& out) {
-  out.resize(first.back());
-  parallel_for(static_cast<std::int64_t>(tasks.size()), n_threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      const std::int32_t* from = (tasks[t].*array).data();
-      for (std::int64_t p = sorted.bin_start[tasks[t].begin]; p < sorted.bin_start[tasks[t].end]; ++p) {
-        const std::int32_t i = sorted.index[p];
-        const std::int64_t count = first[i + 1] - first[i];
-        std::copy_n(from, count, out.data() + first[i]);
-        from += count;
-      }
-      std::vector<std::int32_t>().swap(tasks[t].*array);
-    }
-  });
+// Calls visit(search, grid, bin, begin, end) for every bin with atoms [begin, end) of SortedAtoms.
+template <class Visit>
+void for_each_tile(const SortedAtoms& sorted, const std::vector<Grid>& grids, const std::vector<std::int64_t>& tasks,
+                   std::vector<TileSearch>& searches, const Visit& visit) {
+  const int n_threads = static_cast<int>(searches.size());
+  parallel_for(static_cast<std::int64_t>(tasks.size()) - 1, n_threads, 1,
+               [&](std::int64_t first_task, std::int64_t last_task) {
+                 // The last structure whose first bin is not behind the task; structures without atoms have no bins.
+                 auto grid = std::upper_bound(grids.begin(), grids.end(), tasks[first_task],
+                                              [](std::int64_t b, const Grid& g) { return b < g.first_bin; }) -
+                             1;
+                 for (std::int64_t b = tasks[first_task]; b < tasks[last_task]; ++b) {
+                   while (grid + 1 != grids.end() && (grid + 1)->first_bin <= b) ++grid;
+                   if (sorted.bin_start[b] == sorted.bin_start[b + 1]) continue;
+                   const std::int64_t local = b - grid->first_bin;
+                   const int bin[3] = {static_cast<int>(local / grid->n_bins[2] / grid->n_bins[1]),
+                                       static_cast<int>(local / grid->n_bins[2] % grid->n_bins[1]),
+                                       static_cast<int>(local % grid->n_bins[2])};
+                   visit(searches[thread_index()], *grid, bin, sorted.bin_start[b], sorted.bin_start[b + 1]);
+                 }
+               });
 }
 
 }  // namespace
 
 std::int32_t pack_shift(int a, int b, int c) {
-  require(std::abs(a) <= kMaxShift && std::abs(b) <= kMaxShift && std::abs(c) <= kMaxShift, "image (", a, ", ", b, ", ", c,
-          ") is beyond ", kMaxShift, " cells; use a larger cell");
+  require(std::abs(a) <= kMaxShift && std::abs(b) <= kMaxShift && std::abs(c) <= kMaxShift, "image (", a, ", ", b, ", ",
+          c, ") is beyond ", kMaxShift, " cells; use a larger cell");
   return (a + 512) | ((b + 512) << 10) | ((c + 512) << 20);
 }
 
@@ -346,19 +369,24 @@ NeighborList build_neighbors(const StructureBatch& batch, int n_species, const d
   const double search_radius = cutoffs.largest > 0.0 ? cutoffs.largest : 1.0;  // wraps are wanted even if no pair is
   std::vector<double> wrapped(3 * list.n_atoms);
   SortedAtoms sorted;
-  const std::vector<Grid> grids = make_grids(batch, search_radius, threads, list, wrapped, sorted);
+  const std::vector<Grid> grids = make_grids(batch, n_species, search_radius, threads, list, wrapped, sorted);
   if (!(cutoffs.largest > 0.0)) return list;
 
-  std::vector<TaskPairs> tasks = make_tasks(sorted);
-  std::vector<Scratch> scratch(threads);
+  // Count, scan, fill: the arrays are allocated once, at their size.
+  const std::vector<std::int64_t> tasks = make_tasks(sorted);
+  std::vector<TileSearch> searches(threads, TileSearch(sorted, cutoffs, wrapped.data()));
   std::int64_t* const counts = list.first.data() + 1;
-  parallel_for(static_cast<std::int64_t>(tasks.size()), threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t)
-      run_task(sorted, grids, cutoffs, wrapped.data(), scratch[thread_index()], tasks[t], counts);
-  });
+  for_each_tile(sorted, grids, tasks, searches,
+                [&](TileSearch& search, const Grid& grid, const int* bin, std::int64_t begin, std::int64_t end) {
+                  search.count(grid, bin, begin, end, counts);
+                });
   for (std::int64_t i = 0; i < list.n_atoms; ++i) list.first[i + 1] += list.first[i];
-  place_rows(sorted, list.first, tasks, &TaskPairs::neighbor, threads, list.neighbor);
-  place_rows(sorted, list.first, tasks, &TaskPairs::shift, threads, list.shift);
+  list.neighbor.resize(list.first.back());
+  list.shift.resize(list.first.back());
+  for_each_tile(sorted, grids, tasks, searches,
+                [&](TileSearch& search, const Grid& grid, const int* bin, std::int64_t begin, std::int64_t end) {
+                  search.fill(grid, bin, begin, end, list.first.data(), list.neighbor.data(), list.shift.data());
+                });
   return list;
 }
 

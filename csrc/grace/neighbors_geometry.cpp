@@ -18,7 +18,8 @@ void deformation(const double* cell0, const double* cell, const bool* periodic, 
   math::cell_inverse(full0, inverse0);
   for (int r = 0; r < 3; ++r)
     for (int c = 0; c < 3; ++c)
-      out[3 * r + c] = inverse0[3 * r] * full[c] + inverse0[3 * r + 1] * full[3 + c] + inverse0[3 * r + 2] * full[6 + c];
+      out[3 * r + c] =
+          inverse0[3 * r] * full[c] + inverse0[3 * r + 1] * full[3 + c] + inverse0[3 * r + 2] * full[6 + c];
 }
 
 // Lower bound of the smallest singular value of F: sqrt(1 - |F F^T - 1|), so that |x F| >= bound |x|.
@@ -63,10 +64,10 @@ void pair_vectors(const NeighborList& list, const StructureBatch& batch, double*
   }
 }
 
-// With the displacement u_i = r_i - r0_i F that is left after the affine map F, a pair at d was at d0 = (d - u_j + u_i) F^-1,
-// so |d| < rc implies |d0| < (rc + 2 max|u|) / s with s the smallest stretch of F. The list holds every pair with
-// |d0| < rc + skin: it is complete while 2 max|u| <= s (rc + skin) - rc for all cutoffs. A translation of all atoms does not
-// count: u is measured from the middle of its range.
+// With the displacement u_i = r_i - r0_i F that is left after the affine map F, a pair at d was at d0 = (d - u_j + u_i)
+// F^-1, so |d| < rc implies |d0| < (rc + 2 max|u|) / s with s the smallest stretch of F. The list holds every pair with
+// |d0| < rc + skin: it is complete while 2 max|u| <= s (rc + skin) - rc for all cutoffs. A translation of all atoms
+// does not count: u is measured from the middle of its range.
 bool max_displacement_exceeds(const StructureBatch& built, const double* positions, const double* cells,
                               double smallest_cutoff, double largest_cutoff, double skin) {
   for (int s = 0; s < built.n_structures; ++s) {
@@ -90,7 +91,8 @@ bool max_displacement_exceeds(const StructureBatch& built, const double* positio
       middle[k] = 0.5 * (low + high);
     }
     for (std::int64_t i = built.first_atom[s]; i < built.first_atom[s + 1]; ++i) {
-      const double u[3] = {displacement(i, 0) - middle[0], displacement(i, 1) - middle[1], displacement(i, 2) - middle[2]};
+      const double u[3] = {displacement(i, 0) - middle[0], displacement(i, 1) - middle[1],
+                           displacement(i, 2) - middle[2]};
       if (!(4.0 * math::dot3(u, u) < allowed * allowed)) return true;
     }
   }

@@ -17,6 +17,8 @@ constexpr double kMaxWrap = 1e9;            // wraps are stored as int32
 constexpr double kAtomsPerBin = 24.0;       // smaller bins test fewer candidates, larger ones share their sorting
 constexpr double kSmallestBin = 0.3;        // edge of a bin / cutoff
 constexpr double kLargestBin = 1.3;
+constexpr double kBinsPerAtom = 8.0;     // at most, in structures with much vacuum
+constexpr double kMaxCoordinate = 1e12;  // A
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kDoubleEps = std::numeric_limits<double>::epsilon();
 
@@ -32,15 +34,16 @@ void set_cell(const StructureBatch& batch, int s, double cutoff, Grid& grid, dou
   for (int k = 0; k < 3; ++k) {
     grid.periodic[k] = batch.periodic[3 * s + k];
     const double* row = grid.cell + 3 * k;
-    require(!grid.periodic[k] || math::length3(row) > 0.0, "`cell`", structure_name(batch, s), " has zero length along direction ",
-            k, ", which is periodic; give the lattice vector or set pbc to False there");
+    require(!grid.periodic[k] || math::length3(row) > 0.0, "`cell`", structure_name(batch, s),
+            " has zero length along direction ", k,
+            ", which is periodic; give the lattice vector or set pbc to False there");
   }
   double full[9];
   math::complete_cell(grid.cell, grid.periodic, full);
   const double orthogonality = math::cell_orthogonality(full);
   require(orthogonality > kMinOrthogonality, "`cell`", structure_name(batch, s),
-          " has zero volume: its periodic vectors are linearly dependent (volume / product of lengths = ", orthogonality,
-          "); give independent vectors or set pbc to False");
+          " has zero volume: its periodic vectors are linearly dependent (volume / product of lengths = ",
+          orthogonality, "); give independent vectors or set pbc to False");
   math::cell_inverse(full, grid.inverse);
   math::cell_heights(grid.inverse, heights);
   for (int k = 0; k < 3; ++k) {
@@ -80,6 +83,23 @@ void wrap_atoms(const StructureBatch& batch, int s, Grid& grid, std::int32_t* wr
   });
 }
 
+// Narrows [low, high] of a non-periodic direction to where most atoms are. Atoms outside go to the outermost bins,
+// which only brings them nearer to the others: no pair is lost, and a few evaporated atoms do not make all bins huge.
+void drop_outliers(const Grid& grid, const double* fractional, int k, double cutoff, double& low, double& high) {
+  std::vector<double> values(grid.n_atoms);
+  for (std::int64_t local = 0; local < grid.n_atoms; ++local)
+    values[local] = fractional[3 * (grid.first_atom + local) + k];
+  const auto quantile = [&values](double q) {
+    const auto place = values.begin() + static_cast<std::int64_t>(q * static_cast<double>(values.size() - 1));
+    std::nth_element(values.begin(), place, values.end());
+    return *place;
+  };
+  const double lower = quantile(0.02), upper = quantile(0.98);
+  const double margin = 0.1 * (upper - lower) + cutoff;
+  low = std::max(low, lower - margin);
+  high = std::min(high, upper + margin);
+}
+
 // Bins of one structure from its wrapped atoms.
 void choose_bins(const double* wrapped, const double* fractional, const double* heights, double cutoff, Grid& grid) {
   double low[3], high[3], largest = 0.0;
@@ -91,6 +111,12 @@ void choose_bins(const double* wrapped, const double* fractional, const double* 
       largest = std::max(largest, std::fabs(wrapped[3 * i + k]));
     }
   }
+  const double most_bins = std::min(kBinsPerAtom * static_cast<double>(grid.n_atoms) + 64.0, 1e9);  // int32 bins
+  double full_bins = 1.0;
+  for (int k = 0; k < 3; ++k)
+    full_bins *= std::max(1.0, (grid.periodic[k] ? heights[k] : high[k] - low[k]) / (kLargestBin * cutoff));
+  for (int k = 0; k < 3; ++k)
+    if (!grid.periodic[k] && full_bins > most_bins) drop_outliers(grid, fractional, k, cutoff, low[k], high[k]);
   double full[9], extent[3], volume = 1.0, height_product = 1.0;
   math::complete_cell(grid.cell, grid.periodic, full);
   for (int k = 0; k < 3; ++k) {
@@ -107,7 +133,6 @@ void choose_bins(const double* wrapped, const double* fractional, const double* 
   double edge = std::cbrt(kAtomsPerBin * volume / static_cast<double>(grid.n_atoms));
   edge = std::min(std::max(edge, kSmallestBin * padded), kLargestBin * padded);
   // Vacuum: bins grow until there are few more of them than atoms.
-  const double most_bins = std::min(8.0 * static_cast<double>(grid.n_atoms) + 64.0, 1e9);
   double n_bins[3];
   for (;; edge *= 1.1) {
     for (int k = 0; k < 3; ++k) n_bins[k] = std::max(1.0, std::floor(extent[k] / edge));
@@ -115,7 +140,7 @@ void choose_bins(const double* wrapped, const double* fractional, const double* 
   }
   for (int k = 0; k < 3; ++k) {
     grid.n_bins[k] = static_cast<int>(n_bins[k]);
-    grid.bins_per_unit[k] = grid.periodic[k] ? n_bins[k] : (extent[k] > 0.0 ? n_bins[k] / extent[k] : 0.0);
+    grid.bins_per_unit[k] = grid.periodic[k] ? n_bins[k] : (n_bins[k] > 1.0 ? n_bins[k] / extent[k] : 0.0);
     if (grid.periodic[k]) {
       grid.reach[k] = static_cast<int>(math::image_bound(extent[k] / n_bins[k], padded));
     } else {
@@ -124,10 +149,12 @@ void choose_bins(const double* wrapped, const double* fractional, const double* 
   }
 }
 
-// Counting sort of the atoms of one structure into its bins; atoms of a bin keep their order.
-void sort_into_bins(const StructureBatch& batch, const Grid& grid, const double* wrapped, const double* fractional,
-                    SortedAtoms& sorted) {
+// Counting sort of the atoms of one structure into its bins, by species within a bin (the search then changes its
+// cutoffs rarely).
+void sort_into_bins(const StructureBatch& batch, const Grid& grid, int n_species, const double* wrapped,
+                    const double* fractional, SortedAtoms& sorted) {
   std::vector<std::int32_t> bin(grid.n_atoms);
+  std::vector<std::int64_t> species_start(n_species + 1);
   std::int64_t* start = sorted.bin_start.data() + grid.first_bin;  // start[b + 1] is still 0 for all bins
   for (std::int64_t local = 0; local < grid.n_atoms; ++local) {
     std::int32_t index = 0;
@@ -137,7 +164,12 @@ void sort_into_bins(const StructureBatch& batch, const Grid& grid, const double*
     }
     bin[local] = index;
     ++start[index + 1];
+    ++species_start[batch.species[grid.first_atom + local] + 1];
   }
+  for (int s = 0; s < n_species; ++s) species_start[s + 1] += species_start[s];
+  std::vector<std::int32_t> by_species(grid.n_atoms);
+  for (std::int64_t local = 0; local < grid.n_atoms; ++local)
+    by_species[species_start[batch.species[grid.first_atom + local]]++] = static_cast<std::int32_t>(local);
   const std::int64_t n_bins = std::int64_t{1} * grid.n_bins[0] * grid.n_bins[1] * grid.n_bins[2];
   std::vector<std::int64_t> next(n_bins);
   std::int64_t total = grid.first_atom;
@@ -146,7 +178,7 @@ void sort_into_bins(const StructureBatch& batch, const Grid& grid, const double*
     total += start[b + 1];
     start[b + 1] = total;
   }
-  for (std::int64_t local = 0; local < grid.n_atoms; ++local) {
+  for (const std::int32_t local : by_species) {
     const std::int64_t i = grid.first_atom + local;
     const std::int64_t p = next[bin[local]]++;
     sorted.x[p] = wrapped[3 * i];
@@ -173,16 +205,20 @@ void check_batch(const StructureBatch& batch, int n_species) {
       require(std::isfinite(r[0]) && std::isfinite(r[1]) && std::isfinite(r[2]), "`positions` of atom ", i - begin,
               structure_name(batch, s), " are not finite (", r[0], ", ", r[1], ", ", r[2],
               "); remove the atom or repair its coordinates");
+      require(std::max({std::fabs(r[0]), std::fabs(r[1]), std::fabs(r[2])}) <= kMaxCoordinate, "`positions` of atom ",
+              i - begin, structure_name(batch, s), " are beyond ", kMaxCoordinate,
+              " A; remove the atom or repair its coordinates");
       require(batch.species[i] >= 0 && batch.species[i] < n_species, "`species` of atom ", i - begin,
               structure_name(batch, s), " is ", batch.species[i], ", must be in [0, ", n_species, ")");
     }
     for (int k = 0; k < 9; ++k)
-      require(std::isfinite(batch.cells[9 * s + k]), "`cell`", structure_name(batch, s), " has a value that is not finite");
+      require(std::isfinite(batch.cells[9 * s + k]), "`cell`", structure_name(batch, s),
+              " has a value that is not finite");
   }
 }
 
-std::vector<Grid> make_grids(const StructureBatch& batch, double cutoff, int n_threads, NeighborList& list,
-                             std::vector<double>& wrapped, SortedAtoms& sorted) {
+std::vector<Grid> make_grids(const StructureBatch& batch, int n_species, double cutoff, int n_threads,
+                             NeighborList& list, std::vector<double>& wrapped, SortedAtoms& sorted) {
   const std::int64_t n_atoms = list.n_atoms;
   std::vector<double> fractional(3 * n_atoms);
   std::vector<Grid> grids(batch.n_structures);
@@ -210,7 +246,7 @@ std::vector<Grid> make_grids(const StructureBatch& batch, double cutoff, int n_t
   sorted.bin_start.assign(n_bins + 1, 0);
   parallel_for(batch.n_structures, outer, 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t s = begin; s < end; ++s)
-      if (grids[s].n_atoms > 0) sort_into_bins(batch, grids[s], wrapped.data(), fractional.data(), sorted);
+      if (grids[s].n_atoms > 0) sort_into_bins(batch, grids[s], n_species, wrapped.data(), fractional.data(), sorted);
   });
   return grids;
 }

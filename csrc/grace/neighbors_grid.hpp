@@ -36,8 +36,9 @@ struct SortedAtoms {
 // Checks sizes, values and species; throws Error naming the structure and atom.
 void check_batch(const StructureBatch& batch, int n_species);
 
-// Bins for a search radius `cutoff` (A). Fills list.wrap, list.structure, the wrapped positions [n_atoms][3] and the sorted atoms.
-std::vector<Grid> make_grids(const StructureBatch& batch, double cutoff, int n_threads, NeighborList& list,
-                             std::vector<double>& wrapped, SortedAtoms& sorted);
+// Bins for a search radius `cutoff` (A). Fills list.wrap, list.structure, the wrapped positions [n_atoms][3] and the
+// sorted atoms.
+std::vector<Grid> make_grids(const StructureBatch& batch, int n_species, double cutoff, int n_threads,
+                             NeighborList& list, std::vector<double>& wrapped, SortedAtoms& sorted);
 
 }  // namespace grace

@@ -38,12 +38,16 @@ void parallel_for(std::int64_t n, int n_threads, std::int64_t piece, const Body&
     return;
   }
   std::exception_ptr failure;
+#ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads)
+#endif
   for (std::int64_t p = 0; p < n_pieces; ++p) {
     try {
       body(p * piece, std::min(n, (p + 1) * piece));
     } catch (...) {
+#ifdef _OPENMP
 #pragma omp critical(grace_parallel_for)
+#endif
       if (!failure) failure = std::current_exception();
     }
   }

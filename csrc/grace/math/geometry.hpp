@@ -12,7 +12,9 @@ GRACE_HD GRACE_FORCEINLINE double dot3(const double* a, const double* b) {
   return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 }
 
-GRACE_HD GRACE_FORCEINLINE double length3(const double* a) { return std::sqrt(dot3(a, a)); }
+GRACE_HD GRACE_FORCEINLINE double length3(const double* a) {
+  return std::sqrt(dot3(a, a));
+}
 
 GRACE_HD GRACE_FORCEINLINE void cross3(const double* a, const double* b, double* out) {
   out[0] = a[1] * b[2] - a[2] * b[1];
@@ -51,8 +53,8 @@ GRACE_HD GRACE_FORCEINLINE void cell_heights(const double* inverse, double* heig
   }
 }
 
-// Replaces the rows of non-periodic directions, whatever they hold, by unit vectors normal to the periodic ones, so that
-// the cell is invertible and a non-periodic coordinate is a length in A.
+// Replaces the rows of non-periodic directions, whatever they hold, by unit vectors normal to the periodic ones, so
+// that the cell is invertible and a non-periodic coordinate is a length in A.
 GRACE_HD GRACE_FORCEINLINE void complete_cell(const double* cell, const bool* periodic, double* out) {
   for (int k = 0; k < 9; ++k) out[k] = periodic[k / 3] ? cell[k] : 0.0;
   const int n_periodic = int(periodic[0]) + int(periodic[1]) + int(periodic[2]);
@@ -83,15 +85,17 @@ GRACE_HD GRACE_FORCEINLINE void complete_cell(const double* cell, const bool* pe
 }
 
 // Largest |image| that a sphere of radius `cutoff` around any point of one slab of thickness `height` can reach.
-GRACE_HD GRACE_FORCEINLINE double image_bound(double height, double cutoff) { return std::floor(cutoff / height) + 1.0; }
+GRACE_HD GRACE_FORCEINLINE double image_bound(double height, double cutoff) {
+  return std::floor(cutoff / height) + 1.0;
+}
 
 // out = S . H for the image S = (a, b, c).
 GRACE_HD GRACE_FORCEINLINE void image_offset(int a, int b, int c, const double* cell, double* out) {
   for (int x = 0; x < 3; ++x) out[x] = a * cell[x] + b * cell[3 + x] + c * cell[6 + x];
 }
 
-// out = (r_j - r_i) + S . H, in this order: swapping i and j with -S gives exactly the opposite vector, so both directions
-// of a pair are on the same side of a cutoff.
+// out = (r_j - r_i) + S . H, in this order: swapping i and j with -S gives exactly the opposite vector, so both
+// directions of a pair are on the same side of a cutoff.
 GRACE_HD GRACE_FORCEINLINE void pair_vector(const double* r_i, const double* r_j, const double* offset, double* out) {
   for (int x = 0; x < 3; ++x) out[x] = (r_j[x] - r_i[x]) + offset[x];
 }
