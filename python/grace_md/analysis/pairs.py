@@ -81,9 +81,7 @@ def pairs_within(
     )
 
 
-def closest_contact(
-    positions: ArrayLike, cell: ArrayLike, radii: ArrayLike
-) -> tuple[float, tuple[int, int], float]:
+def closest_contact(positions: ArrayLike, cell: ArrayLike, radii: ArrayLike) -> tuple[float, tuple[int, int], float]:
     """Closest contact measured in sums of radii.
 
     Parameters

@@ -67,7 +67,7 @@ def scale_composition(composition: Mapping[str, int], n_atoms: int) -> dict[str,
 
 
 def equal_composition(elements: Iterable[str], per_element: int) -> dict[str, int]:
-    """The same number of atoms of every element (the "Mendeleev" mixture of the paper).
+    """Return the same number of atoms of every element (the "Mendeleev" mixture of the paper).
 
     Raises
     ------
