@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from grace_md import GraceCalculator, GraceModel, cli, doctor
 from grace_md.commands import evaluate
+from grace_md.commands._parity import Parity
 from grace_md.data import model_path
 from grace_md.periodic_table import draw
 from tolerances import ENERGY_PER_ATOM, EXTXYZ_DIGITS, FORCE, assert_close
@@ -164,8 +166,26 @@ def test_eval_compares_with_labels(input_file: Path, tmp_path: Path) -> None:
     cli.main(["eval", STARTER, str(input_file), "-o", str(first)])
     cli.main(["eval", STARTER, str(first), "-o", str(second)])
     found = json.loads((tmp_path / "b.extxyz.summary.json").read_text())["differences_from_input"]
-    assert found["energy_mae_eV_per_atom"] <= EXTXYZ_DIGITS
-    assert found["forces_mae_eV_per_A"] <= EXTXYZ_DIGITS
+    assert found["energy"]["mae_eV_per_atom"] <= EXTXYZ_DIGITS
+    assert found["forces"]["rmse_eV_per_A"] <= EXTXYZ_DIGITS
+
+
+def test_parity_measures_a_known_difference(tmp_path: Path, structures: list[Atoms]) -> None:
+    pytest.importorskip("matplotlib")
+    labelled, computed = [], []
+    for atoms in structures:
+        zero = np.zeros((len(atoms), 3))
+        for images, energy, forces in ((labelled, 8.0, zero), (computed, 16.0, zero + np.array([0.0, 3.0, -3.0]))):
+            copy = atoms.copy()
+            copy.calc = SinglePointCalculator(copy, energy=energy, forces=forces)
+            images.append(copy)
+    parity = Parity.of(labelled, computed)
+    assert parity.summary()["energy"]["mae_eV_per_atom"] == pytest.approx(1.0)
+    assert parity.summary()["forces"]["mae_eV_per_A"] == pytest.approx(2.0)
+    assert parity.summary()["forces"]["rmse_eV_per_A"] == pytest.approx(6.0**0.5)
+    assert parity.draw(tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    assert Parity.of(structures, computed).summary() == {}
 
 
 def test_eval_continues_an_interrupted_run(

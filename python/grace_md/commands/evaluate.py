@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -26,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--radial", choices=["table", "exact"], default="table")
     parser.add_argument("--threads", type=int, default=0, help="0: OMP_NUM_THREADS or all cores")
     parser.add_argument("--force", action="store_true", help="overwrite the output and forget an interrupted run")
-    parser.epilog = "Writes OUTPUT and OUTPUT.summary.json. An interrupted run continues when started again."
+    parser.epilog = (
+        "Writes OUTPUT, OUTPUT.summary.json and, if the input carries energies or forces, OUTPUT.png. An interrupted "
+        "run continues when started again."
+    )
 
 
 def batches(structures: Sequence[Atoms], start: int, size: int = BATCH_ATOMS) -> list[slice]:
@@ -41,6 +45,15 @@ def batches(structures: Sequence[Atoms], start: int, size: int = BATCH_ATOMS) ->
     if begin < len(structures):
         slices.append(slice(begin, len(structures)))
     return slices
+
+
+def fingerprint(structures: Sequence[Atoms]) -> str:
+    """Return a hash of elements, positions, cells and periodicity: whether an interrupted run had the same input."""
+    digest = hashlib.sha256()
+    for atoms in structures:
+        for values in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+            digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 class Output:
@@ -90,40 +103,13 @@ def with_results(atoms: Atoms, results: Mapping[str, Any], *, per_atom: bool) ->
     return copy
 
 
-class Errors:
-    """Deviations from the energies and forces that the input carries."""
-
-    def __init__(self) -> None:
-        self.energy: list[float] = []
-        self.forces_sum, self.forces_count = 0.0, 0
-
-    def add(self, atoms: Atoms, results: Mapping[str, Any]) -> None:
-        """Compare with what a calculator or file attached to `atoms`, if anything."""
-        import numpy as np  # noqa: PLC0415
-
-        labels = atoms.calc.results if atoms.calc is not None else {}
-        if "energy" in labels and len(atoms):
-            self.energy.append(abs(float(results["energy"]) - float(labels["energy"])) / len(atoms))
-        if "forces" in labels:
-            self.forces_sum += float(np.abs(results["forces"] - labels["forces"]).sum())
-            self.forces_count += 3 * len(atoms)
-
-    def summary(self) -> dict[str, float]:
-        """Return mean absolute errors, for what was compared."""
-        found: dict[str, float] = {}
-        if self.energy:
-            found["energy_mae_eV_per_atom"] = sum(self.energy) / len(self.energy)
-        if self.forces_count:
-            found["forces_mae_eV_per_A"] = self.forces_sum / self.forces_count
-        return found
-
-
 def run(args: argparse.Namespace) -> int:
     """Evaluate all structures and write the output and its summary."""
-    from ase.io import read  # noqa: PLC0415
+    from ase.io import iread, read  # noqa: PLC0415
 
     from grace_md import GraceCalculator, GraceModel  # noqa: PLC0415
     from grace_md.commands._files import check_output, find_model, write_summary  # noqa: PLC0415
+    from grace_md.commands._parity import Parity  # noqa: PLC0415
     from grace_md.progress import ProgressBar  # noqa: PLC0415
 
     check_output(args.output, force=args.force)
@@ -135,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
     request = {
         "model_sha256": model.sha256,
         "inputs": args.structures,
+        "structures_sha256": fingerprint(structures),
         "n_structures": len(structures),
         "n_atoms": sum(len(atoms) for atoms in structures),
         "precision": args.precision,
@@ -142,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         "per_atom": args.per_atom,
     }
     print(f"{args.model}: sha256 {model.sha256}")
-    output, errors = Output(args.output, request, force=args.force), Errors()
+    output = Output(args.output, request, force=args.force)
     if output.frames:
         print(f"continuing after {output.frames} structures")
     done_before = sum(len(atoms) for atoms in structures[: output.frames])
@@ -152,14 +139,15 @@ def run(args: argparse.Namespace) -> int:
             chosen = structures[part]
             results = calculator.evaluate(chosen)
             output.append([with_results(a, r, per_atom=args.per_atom) for a, r in zip(chosen, results, strict=True)])
-            for atoms, result in zip(chosen, results, strict=True):
-                errors.add(atoms, result)
             bar.update(sum(len(atoms) for atoms in chosen))
     seconds = time.perf_counter() - begin
     output.finish()
-    summary = {**request, "output": str(args.output), "seconds": seconds, "differences_from_input": errors.summary()}
+    parity = Parity.of(structures, iread(args.output, index=":"))
+    summary = {**request, "output": str(args.output), "seconds": seconds, "differences_from_input": parity.summary()}
     write_summary(args.output.with_name(args.output.name + ".summary.json"), summary)
-    for name, value in errors.summary().items():
-        print(f"difference from the input, {name}: {value:.3e}")
+    for name, values in parity.summary().items():
+        print(f"difference from the {name} in the input: " + ", ".join(f"{k} {v:.3e}" for k, v in values.items()))
+    if parity.draw(args.output.with_name(args.output.name + ".png")):
+        print(f"picture: {args.output}.png")
     print(f"{len(structures)} structures, {request['n_atoms']} atoms -> {args.output}")
     return 0
