@@ -1,7 +1,7 @@
 """Slow, readable NumPy evaluation of GRACE models in double precision: the oracle of every other implementation.
 
-It is written from the mathematics ("model.md n.m" names its sections) and shares no code with the C++ core. A model is
-the dictionary of raw arrays of a weight file; `build_stages` turns it into an ordered list of stages
+It is written from docs/theory.md ("theory: X" names a section) and shares no code with the C++ core. A model is the
+dictionary of raw arrays of a weight file; `build_stages` turns it into an ordered list of stages
 (`grace_md.reference_stages`), which read and write named tensors:
 
     per bond   r [n_bonds, 3] A, d [n_bonds] A, u [n_bonds, 3], Y [n_bonds, (lmax+1)^2],
@@ -159,7 +159,7 @@ def _norm(arrays: Arrays, prefix: str, input_name: str) -> DensityNorm:
 
 
 def build_stages(arrays: Arrays) -> list[Stage]:
-    """Return the stages of a one- or two-layer model in the order of evaluation (wiring: model.md 1.11).
+    """Return the stages of a one- or two-layer model in the order of evaluation (theory: One layer, Two layers).
 
     Raises ValueError naming what is not implemented (three-layer models, radial networks that see the elements) and
     KeyError for a missing array.
@@ -213,7 +213,7 @@ def build_stages(arrays: Arrays) -> list[Stage]:
 
 
 def pair_cutoffs(arrays: Arrays) -> Array:
-    """Cutoffs [n_elements, n_elements] in A, row = centre (model.md 1.2)."""
+    """Cutoffs [n_elements, n_elements] in A, row = centre (theory: Bonds)."""
     n = int(_number(arrays, "n_elements"))
     if _number(arrays, "has_bond_specific_cutoff"):
         return np.asarray(arrays["bond_cutoff_map"], dtype=np.float64).reshape(n, n)

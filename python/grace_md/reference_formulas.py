@@ -12,15 +12,16 @@ Index = NDArray[np.int64]
 
 
 def chebyshev_basis(d: Array, rc: Array, n_basis: int, order: int, keep: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Radial basis g_k = T_k(t) f_p(s), k = 1..K, and dg_k/dd, each [n_bonds, K] (model.md 1.3).
+    """Radial basis g_k = T_k(t) f_p(s), k = 1..K, and dg_k/dd, each [n_bonds, K] (theory: Radial functions).
 
     s = d/rc, t = 2 (1 - |1 - s|) - 1, f_p the polynomial envelope of order p; zero where `keep` is false.
     """
     s, p = d / rc, order
     t = 2.0 * (1.0 - np.abs(1.0 - s)) - 1.0
     dt_ds = 2.0 * np.sign(1.0 - s)
-    envelope = 1.0 - (p + 1) * (p + 2) / 2 * s**p + p * (p + 2) * s ** (p + 1) - p * (p + 1) / 2 * s ** (p + 2)
-    denvelope = p * (p + 1) * (p + 2) / 2 * (-(s ** (p - 1)) + 2 * s**p - s ** (p + 1))
+    # The polynomial of the theory with its factor (1 - s)^3 taken out: the same, without cancellation near the cutoff.
+    envelope = (1.0 - s) ** 3 * sum((k + 1) * (k + 2) / 2 * s**k for k in range(p))
+    denvelope = -p * (p + 1) * (p + 2) / 2 * s ** (p - 1) * (1.0 - s) ** 2
     first, second = [np.ones_like(t), t], [np.ones_like(t), 2 * t]  # T_k and U_k
     for _ in range(2, n_basis + 1):
         first.append(2 * t * first[-1] - first[-2])
@@ -31,10 +32,10 @@ def chebyshev_basis(d: Array, rc: Array, n_basis: int, order: int, keep: NDArray
 
 
 def real_spherical_harmonics(u: ArrayLike, lmax: int) -> tuple[Array, Array]:
-    """Real harmonics Y [n, (lmax+1)^2] as polynomials of u [n, 3], and dY/du [n, (lmax+1)^2, 3] (model.md 1.5).
+    """Real harmonics Y [n, (lmax+1)^2] as polynomials of u [n, 3], and dY/du [n, (lmax+1)^2, 3].
 
-    Slot l^2 + l + m; the mean of Y^2 over the sphere is 1; no Condon-Shortley phase. u is used as it is, never
-    renormalised, since the regularised bond length makes it slightly shorter than one.
+    Theory: Single-particle basis. Slot l^2 + l + m; the mean of Y^2 over the sphere is 1; no Condon-Shortley phase.
+    u is used as it is, never renormalised: the regularised bond length makes it slightly shorter than one.
     """
     x, y, z = np.moveaxis(np.asarray(u, dtype=np.float64), -1, 0)
     one, zero = np.ones_like(x), np.zeros_like(x)
@@ -84,7 +85,7 @@ def tanh(x: Array) -> tuple[Array, Array]:
 
 @dataclass
 class Network:
-    """Layers y = activation(x W norm), without biases; the last layer is linear (model.md 1.4, 1.11)."""
+    """Layers y = activation(x W norm), without biases; the last layer is linear (theory: Radial functions)."""
 
     weights: list[Array]  # norms folded in
     activation: str = "silu"

@@ -25,8 +25,8 @@ from grace_md.reference_formulas import (
 
 Tensors = dict[str, Array]
 
-BOND_REGULARISER = 1e-10  # A^2, added under the root of the bond length (model.md 1.1)
-NORM_REGULARISER = 1e-10  # added to the mean square in the norms of the densities (model.md 1.10)
+BOND_REGULARISER = 1e-10  # A^2, added under the root of the bond length (theory: Bonds)
+NORM_REGULARISER = 1e-10  # added to the mean square in the norms of the densities (theory: Two layers)
 
 
 @dataclass
@@ -55,7 +55,7 @@ def _add(g: Tensors, name: str, value: Array) -> None:
 
 @dataclass
 class Geometry:
-    """d = sqrt(|r|^2 + 1e-10), u = r/d (model.md 1.1), and the harmonics Y of u."""
+    """d = sqrt(|r|^2 + 1e-10), u = r/d (theory: Bonds), and the harmonics Y of u."""
 
     lmax: int
 
@@ -72,20 +72,20 @@ class Geometry:
 
 @dataclass
 class Radial:
-    """R_nl(d) = network(g_1..g_K), output index n (lmax+1) + l (model.md 1.4); stored as [n_bonds, l, n]."""
+    """R_nl(d) = network(g_1..g_K), stored as [n_bonds, l, n] (theory: Radial functions)."""
 
     output: str
     network: Network
     order: int  # of the envelope
     n_channels: int
     lmax: int
-    keep_at_cutoff: bool  # a global cutoff keeps d == rc, a table of pair cutoffs does not (model.md 1.1)
+    keep_at_cutoff: bool  # a global cutoff keeps d == rc, a table of pair cutoffs does not (theory: Bonds)
 
     def forward(self, t: Tensors, system: System) -> None:
         d, rc = t["d"], system.cutoff
         keep = d <= rc if self.keep_at_cutoff else d < rc
         basis, self._slope = chebyshev_basis(d, rc, self.network.weights[0].shape[0], self.order, keep)
-        flat, self._slopes = self.network.forward(basis)
+        flat, self._slopes = self.network.forward(basis)  # output index n (lmax+1) + l
         t[self.output] = flat.reshape(len(d), self.n_channels, self.lmax + 1).swapaxes(1, 2)
 
     def adjoint(self, t: Tensors, g: Tensors, system: System) -> None:
@@ -95,7 +95,7 @@ class Radial:
 
 @dataclass
 class SingleParticleBasis:
-    """A[i,lm,n] = inverse_neighbors[mu_i] sum_j R_nl(d_ij) Y_lm(u_ij) z[mu_j,n] (model.md 1.6)."""
+    """A[i,lm,n] = inverse_neighbors[mu_i] sum_j R_nl(d_ij) Y_lm(u_ij) z[mu_j,n] (theory: Single-particle basis)."""
 
     output: str
     radial: str
@@ -131,7 +131,7 @@ def _add_bond_gradients(g: Tensors, t: Tensors, radial: str, radial_by_slot: Arr
 
 @dataclass
 class MessageBasis:
-    """YI[i,f,n] = inverse_neighbors[mu_i] sum_c cg_c sum_j R_nl(d_ij) Y_left(u_ij) I[j,right,n] (model.md 1.11)."""
+    """YI[i,f,n] = inverse_neighbors[mu_i] sum_c cg sum_j R_nl(d_ij) Y_left(u_ij) I[j,right,n] (theory: Two layers)."""
 
     output: str
     radial: str
@@ -169,7 +169,7 @@ class MessageBasis:
 
 @dataclass
 class ChannelMix:
-    """out[w,k] = WL[gL(w)] L[w] + sum over pairs (w' -> w) of WR[gR] S[w'] (model.md 1.7), all norms folded in."""
+    """out[w,k] = WL[gL(w)] L[w] + sum over pairs (w' -> w) of WR[gR] S[w'], norms included (theory: Channel mixing)."""
 
     output: str
     left: str
@@ -196,7 +196,7 @@ class ChannelMix:
 
 @dataclass
 class CouplingProduct:
-    """P[f] = sum over terms of cg L[left] S[right], channel by channel (model.md 1.8)."""
+    """P[f] = sum over terms of cg L[left] S[right], channel by channel (theory: Products)."""
 
     output: str
     left: str
@@ -235,7 +235,7 @@ class ReduceInput:
 
 @dataclass
 class FunctionReduce:
-    """out[target,k] = sum over inputs T and their rows of W_T[mu_i,group] T[source] (model.md 1.9)."""
+    """out[target,k] = sum over inputs T and their rows of W_T[mu_i,group] T[source] (theory: Reduction)."""
 
     output: str
     n_rows: int
@@ -268,7 +268,7 @@ class FunctionReduce:
 
 @dataclass
 class DensityNorm:
-    """y_k = s_k x_k / sqrt(mean_k x_k^2 + 1e-10) over densities k >= first; the others are kept (model.md 1.10)."""
+    """y_k = s_k x_k / sqrt(mean_k x_k^2 + 1e-10) over k >= first; the others are kept (theory: Two layers)."""
 
     output: str
     input: str
@@ -292,7 +292,7 @@ class DensityNorm:
 
 @dataclass
 class Readout:
-    """e = x_0 + network(x_1..x_n), x = sum of the inputs, each [n_atoms, 1, n+1] (model.md 1.11)."""
+    """e = x_0 + network(x_1..x_n), x = sum of the inputs, each [n_atoms, 1, n+1] (theory: One layer, Two layers)."""
 
     inputs: list[str]
     network: Network
