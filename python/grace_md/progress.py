@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -82,7 +83,8 @@ class ProgressBar:
                 self._stream.write("\r" + self.line() + "\x1b[K")
                 self._stream.flush()
         elif self._share() >= self._next_share:
-            self._next_share = self._share() + PLAIN_STEP
+            lines = math.floor(self._share() / PLAIN_STEP + 1e-9) + 1
+            self._next_share = math.inf if self._share() >= 1.0 else min(1.0, lines * PLAIN_STEP)
             self._stream.write(self.line() + "\n")
             self._stream.flush()
 
