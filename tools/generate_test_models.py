@@ -86,7 +86,7 @@ class Model:
 
     def normaliser(self, key: str, *, per_element: bool) -> None:
         """Add 1 / (average number of neighbours), a number or a column [n_elements, 1]."""
-        column = 1 / self.rng.uniform(6, 14, size=(len(self.elements), 1))
+        column = 1 / self.rng.uniform(2, 4, size=(len(self.elements), 1))
         self.arrays[key] = column if per_element else np.array(column[0, 0])
 
     def basis(self, name: str, n_channels: int, lmax: int, *, per_element: bool) -> None:
