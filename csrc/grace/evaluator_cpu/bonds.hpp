@@ -99,9 +99,9 @@ void sort_by_interval(const RadialPlan<Real>& radial, Bonds<Real>& bonds) {
   int* count = bonds.interval_count;
   for (int k = 0; k <= radial.n_intervals; ++k) count[k] = 0;
   for (int b = 0; b < bonds.count; ++b) {
-    const double x = bonds.distance[b] * bonds.inverse_cutoff[b];
-    int k = static_cast<int>(x * radial.n_intervals);
-    if (k >= radial.n_intervals) k = radial.n_intervals - 1;
+    int k;
+    double rate, start;
+    radial.intervals.locate(bonds.distance[b] * bonds.inverse_cutoff[b], k, rate, start);
     bonds.interval[b] = k;
     ++count[k + 1];
   }
@@ -121,9 +121,12 @@ void table_rows(const RadialPlan<Real>& radial, Bonds<Real>& bonds, Real* out) {
   for (int row = 0; row < bonds.count; ++row) {
     const int b = bonds.order[row];
     const double x = bonds.distance[b] * bonds.inverse_cutoff[b];
-    const Real t = static_cast<Real>(2.0 * (x * radial.n_intervals - bonds.interval[b]) - 1.0);
+    int k;
+    double rate, start;
+    radial.intervals.locate(x, k, rate, start);
+    const Real t = static_cast<Real>(rate * x + start);
     Real* power = bonds.powers + static_cast<long>(row) * K;
-    Real p = Slope ? Real(2 * radial.n_intervals) : Real(1);
+    Real p = Slope ? static_cast<Real>(rate) : Real(1);
     if (Slope) power[0] = 0;
     for (int d = Slope ? 1 : 0; d < K; ++d) {
       power[d] = Slope ? Real(d) * p : p;

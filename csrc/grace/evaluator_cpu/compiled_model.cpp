@@ -546,6 +546,7 @@ class LayerBuilder {
       RadialTable<Real> table = make_radial_table<Real>(network, plan.stride);
       if (table.report.value_error >= report.value_error) report = table.report;
       plan.n_intervals = table.report.n_intervals;
+      plan.intervals = table.intervals;
       plan.n_coefficients = table.n_coefficients;
       plan.coefficients = storage_.keep(storage_.reals, AlignedVector<Real>(table.coefficients.begin(), table.coefficients.end()));
       return;

@@ -36,7 +36,7 @@ class CpuEvaluator final : public Evaluator {
       : spec_(std::move(model)),
         options_(options),
         kernels_(select_kernels()),
-        tile_atoms_(8),
+        tile_atoms_(sizeof(Real) == 8 ? 12 : 16),
         compiled_(spec_, options.radial, tile_atoms_) {
     if constexpr (sizeof(Real) == 8)
       tile_kernels_ = kernels_.fp64;

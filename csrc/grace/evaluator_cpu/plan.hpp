@@ -100,6 +100,27 @@ struct Op {
   ProductOp<Real> product;
 };
 
+// Intervals of the radial tables: `inner` equal ones on [0, split), `outer` on [split, 1]. Chebyshev functions of 2x - 1 are
+// steep near x = 0, where few bonds are; the outer intervals can be wide, so that a tile has several bonds in each.
+struct TableIntervals {
+  static constexpr double split = 0.25;
+  int inner = 0;
+  int outer = 0;
+
+  // Interval of x in [0, 1), and the rates of t = rate * x + start on it.
+  void locate(double x, int& interval, double& rate, double& start) const {
+    const bool near_zero = x < split;
+    const double per_unit = near_zero ? inner / split : outer / (1.0 - split);
+    const double scaled = near_zero ? x * per_unit : (x - split) * per_unit;
+    int k = static_cast<int>(scaled);
+    const int last = (near_zero ? inner : outer) - 1;
+    if (k > last) k = last;
+    interval = near_zero ? k : inner + k;
+    rate = 2.0 * per_unit;
+    start = -2.0 * (near_zero ? 0.0 : split * per_unit) - 2.0 * k - 1.0;
+  }
+};
+
 // Radial functions of one network: row of a bond = [lmax + 1][stride].
 template <class Real>
 struct RadialPlan {
@@ -108,7 +129,8 @@ struct RadialPlan {
   int stride = 0;  // padded channels
   int width = 0;   // (lmax + 1) * stride
   // table: on interval k, R = sum_d coefficients[k][d][width] t^d, t in [-1, 1]
-  int n_intervals = 0;
+  int n_intervals = 0;      // 0: exact network
+  TableIntervals intervals;
   int n_coefficients = 0;
   const Real* coefficients = nullptr;
   // exact: Chebyshev basis and dense layers [n_in][padded n_out]

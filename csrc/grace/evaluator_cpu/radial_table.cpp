@@ -1,7 +1,9 @@
 #include "grace/evaluator_cpu/radial_table.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <sstream>
 #include <utility>
 
 #include "grace/error.hpp"
@@ -24,22 +26,22 @@ struct ScalarPack {
   static double select_less(double x, double bound, double yes, double no) { return x < bound ? yes : no; }
 };
 
-constexpr int max_intervals = 4096;
-constexpr int n_check_points = 2048;
+constexpr int first_inner = 16, first_outer = 24, max_intervals = 4096;
+constexpr int n_check_points = 1024;  // in each of the two zones
 
 template <class Real>
 struct TableChoice;
-// Degree and tolerances: with degree 9 and 64 intervals a trained network is met to 1e-12; float cannot resolve better
-// than its own rounding, which degree 6 reaches with a third of the arithmetic.
+// Tolerances are relative to the largest value and slope of a function. In double, degree 11 reaches 1e-11 with outer
+// intervals wide enough that their matrices fit the L2 cache; float cannot resolve better than its own rounding.
 template <>
 struct TableChoice<double> {
-  static constexpr int degree = 9, first_intervals = 64;
-  static constexpr double value_tolerance = 1e-11, derivative_tolerance = 1e-8;
+  static constexpr int degree = 11;
+  static constexpr double value_tolerance = 1e-11, derivative_tolerance = 1e-9;
 };
 template <>
 struct TableChoice<float> {
-  static constexpr int degree = 6, first_intervals = 64;
-  static constexpr double value_tolerance = 2e-6, derivative_tolerance = 2e-5;
+  static constexpr int degree = 7;
+  static constexpr double value_tolerance = 5e-7, derivative_tolerance = 1e-5;
 };
 
 // Monomial coefficients of the Chebyshev polynomials, T_j = sum_d monomial[j][d] t^d.
@@ -53,28 +55,35 @@ std::vector<std::vector<double>> chebyshev_monomials(int degree) {
 }
 
 template <class Real>
-void fill_table(const RadialNetwork& network, int stride, int n_intervals, int degree, std::vector<Real>& coefficients) {
+void fill_table(const RadialNetwork& network, int stride, const TableIntervals& intervals, int degree, std::vector<Real>& coefficients) {
+  const int n_intervals = intervals.inner + intervals.outer;
   const int n_functions = (network.lmax + 1) * network.n_channels;
   const int width = (network.lmax + 1) * stride;
   const double pi = 3.14159265358979323846;
   const auto monomial = chebyshev_monomials(degree);
   std::vector<std::vector<double>> sample(degree + 1, std::vector<double>(n_functions));
   std::vector<double> slope(n_functions), chebyshev(degree + 1);
+  // discrete cosine transform at the Lobatto points: chebyshev[j] = sum_s transform[j][s] sample[s]
+  std::vector<std::vector<double>> transform(degree + 1, std::vector<double>(degree + 1));
+  for (int j = 0; j <= degree; ++j)
+    for (int s = 0; s <= degree; ++s) {
+      const double ends = ((j == 0 || j == degree) ? 0.5 : 1.0) * ((s == 0 || s == degree) ? 0.5 : 1.0);
+      transform[j][s] = ends * 2.0 / degree * std::cos(pi * j * s / degree);
+    }
   coefficients.assign(static_cast<std::size_t>(n_intervals) * (degree + 1) * width, Real(0));
   for (int k = 0; k < n_intervals; ++k) {
+    const bool near_zero = k < intervals.inner;
+    const double width_of_interval = near_zero ? TableIntervals::split / intervals.inner : (1.0 - TableIntervals::split) / intervals.outer;
+    const double left = near_zero ? k * width_of_interval : TableIntervals::split + (k - intervals.inner) * width_of_interval;
     for (int s = 0; s <= degree; ++s) {
       const double t = std::cos(pi * s / degree);
-      evaluate_radial(network, (k + 0.5 * (1.0 + t)) / n_intervals, sample[s].data(), slope.data());
+      evaluate_radial(network, left + 0.5 * (1.0 + t) * width_of_interval, sample[s].data(), slope.data());
     }
     Real* block = coefficients.data() + static_cast<std::size_t>(k) * (degree + 1) * width;
     for (int f = 0; f < n_functions; ++f) {
       for (int j = 0; j <= degree; ++j) {
-        double sum = 0.0;
-        for (int s = 0; s <= degree; ++s) {
-          const double weight = (s == 0 || s == degree) ? 0.5 : 1.0;
-          sum += weight * sample[s][f] * std::cos(pi * j * s / degree);
-        }
-        chebyshev[j] = sum * 2.0 / degree * ((j == 0 || j == degree) ? 0.5 : 1.0);
+        chebyshev[j] = 0.0;
+        for (int s = 0; s <= degree; ++s) chebyshev[j] += transform[j][s] * sample[s][f];
       }
       const int column = (f / network.n_channels) * stride + f % network.n_channels;
       for (int d = 0; d <= degree; ++d) {
@@ -86,38 +95,61 @@ void fill_table(const RadialNetwork& network, int stride, int n_intervals, int d
   }
 }
 
-template <class Real>
-RadialTableReport check_table(const RadialNetwork& network, int stride, int n_intervals, int degree, const std::vector<Real>& coefficients) {
-  const int n_functions = (network.lmax + 1) * network.n_channels;
-  const int width = (network.lmax + 1) * stride;
-  std::vector<double> value(n_functions), slope(n_functions);
-  std::vector<double> value_max(n_functions), slope_max(n_functions), value_error(n_functions), slope_error(n_functions);
-  for (int p = 0; p < n_check_points; ++p) {
+// Exact values and slopes at the check points, computed once: [point][function].
+struct CheckPoints {
+  std::vector<double> x, value, slope, value_max, slope_max;
+};
+
+CheckPoints check_points(const RadialNetwork& network) {
+  const std::size_t n_functions = static_cast<std::size_t>(network.lmax + 1) * network.n_channels;
+  CheckPoints points;
+  points.value.resize(2 * n_check_points * n_functions);
+  points.slope.resize(2 * n_check_points * n_functions);
+  points.value_max.assign(n_functions, 0.0);
+  points.slope_max.assign(n_functions, 0.0);
+  for (int p = 0; p < 2 * n_check_points; ++p) {
     // golden-ratio sequence: evenly spread, never on the knots
-    const double x = std::fmod(0.5 + p * 0.61803398874989484820, 1.0);
-    evaluate_radial(network, x, value.data(), slope.data());
-    const int k = std::min(static_cast<int>(x * n_intervals), n_intervals - 1);
-    const Real t = static_cast<Real>(2.0 * (x * n_intervals - k) - 1.0);
-    const Real* block = coefficients.data() + static_cast<std::size_t>(k) * (degree + 1) * width;
-    for (int f = 0; f < n_functions; ++f) {
-      const int column = (f / network.n_channels) * stride + f % network.n_channels;
+    const double u = std::fmod(0.5 + p * 0.61803398874989484820, 1.0);
+    const double x = p % 2 == 0 ? TableIntervals::split * u : TableIntervals::split + (1.0 - TableIntervals::split) * u;
+    points.x.push_back(x);
+    double *value = points.value.data() + p * n_functions, *slope = points.slope.data() + p * n_functions;
+    evaluate_radial(network, x, value, slope);
+    for (std::size_t f = 0; f < n_functions; ++f) {
+      points.value_max[f] = std::max(points.value_max[f], std::fabs(value[f]));
+      points.slope_max[f] = std::max(points.slope_max[f], std::fabs(slope[f]));
+    }
+  }
+  return points;
+}
+
+// Largest relative errors of the table in its inner and outer zone.
+template <class Real>
+std::array<RadialTableReport, 2> check_table(const RadialNetwork& network, int stride, const RadialTable<Real>& table, const CheckPoints& points) {
+  const std::size_t n_functions = static_cast<std::size_t>(network.lmax + 1) * network.n_channels;
+  const std::size_t width = static_cast<std::size_t>(network.lmax + 1) * stride;
+  const int degree = table.n_coefficients - 1;
+  std::array<RadialTableReport, 2> reports;
+  for (std::size_t p = 0; p < points.x.size(); ++p) {
+    RadialTableReport& report = reports[points.x[p] < TableIntervals::split ? 0 : 1];
+    int k;
+    double rate, start;
+    table.intervals.locate(points.x[p], k, rate, start);
+    const Real t = static_cast<Real>(rate * points.x[p] + start);
+    const Real* block = table.coefficients.data() + k * (degree + 1) * width;
+    for (std::size_t f = 0; f < n_functions; ++f) {
+      const std::size_t column = (f / network.n_channels) * stride + f % network.n_channels;
       Real sum = 0, derivative = 0;
       for (int d = degree; d >= 0; --d) {
         derivative = derivative * t + sum;
-        sum = sum * t + block[static_cast<std::size_t>(d) * width + column];
+        sum = sum * t + block[d * width + column];
       }
-      value_max[f] = std::max(value_max[f], std::fabs(value[f]));
-      slope_max[f] = std::max(slope_max[f], std::fabs(slope[f]));
-      value_error[f] = std::max(value_error[f], std::fabs(static_cast<double>(sum) - value[f]));
-      slope_error[f] = std::max(slope_error[f], std::fabs(static_cast<double>(derivative) * 2 * n_intervals - slope[f]));
+      const double value_error = std::fabs(static_cast<double>(sum) - points.value[p * n_functions + f]);
+      const double slope_error = std::fabs(static_cast<double>(derivative) * rate - points.slope[p * n_functions + f]);
+      if (points.value_max[f] > 0) report.value_error = std::max(report.value_error, value_error / points.value_max[f]);
+      if (points.slope_max[f] > 0) report.derivative_error = std::max(report.derivative_error, slope_error / points.slope_max[f]);
     }
   }
-  RadialTableReport report{n_intervals, degree, 0.0, 0.0};
-  for (int f = 0; f < n_functions; ++f) {
-    if (value_max[f] > 0) report.value_error = std::max(report.value_error, value_error[f] / value_max[f]);
-    if (slope_max[f] > 0) report.derivative_error = std::max(report.derivative_error, slope_error[f] / slope_max[f]);
-  }
-  return report;
+  return reports;
 }
 
 }  // namespace
@@ -157,15 +189,25 @@ void evaluate_radial(const RadialNetwork& network, double x, double* value, doub
 template <class Real>
 RadialTable<Real> make_radial_table(const RadialNetwork& network, int stride) {
   using Choice = TableChoice<Real>;
+  const CheckPoints points = check_points(network);
   RadialTable<Real> table;
   table.n_coefficients = Choice::degree + 1;
-  for (int n = Choice::first_intervals; n <= max_intervals; n *= 2) {
-    fill_table(network, stride, n, Choice::degree, table.coefficients);
-    table.report = check_table(network, stride, n, Choice::degree, table.coefficients);
-    if (table.report.value_error <= Choice::value_tolerance && table.report.derivative_error <= Choice::derivative_tolerance) return table;
+  table.intervals = {first_inner, first_outer};
+  auto good = [](const RadialTableReport& r) { return r.value_error <= Choice::value_tolerance && r.derivative_error <= Choice::derivative_tolerance; };
+  while (true) {
+    fill_table(network, stride, table.intervals, Choice::degree, table.coefficients);
+    const std::array<RadialTableReport, 2> zone = check_table(network, stride, table, points);
+    table.report = {table.intervals.inner + table.intervals.outer, Choice::degree, std::max(zone[0].value_error, zone[1].value_error),
+                    std::max(zone[0].derivative_error, zone[1].derivative_error)};
+    if (good(zone[0]) && good(zone[1])) return table;
+    if (!good(zone[0])) table.intervals.inner *= 2;
+    if (!good(zone[1])) table.intervals.outer *= 2;
+    if (table.intervals.inner + table.intervals.outer > max_intervals) break;
   }
-  throw Error("the radial network `" + network.name + "` cannot be tabulated: relative error " +
-              std::to_string(table.report.value_error) + " with 4096 intervals; use radial=exact");
+  std::ostringstream message;
+  message << "the radial network `" << network.name << "` cannot be tabulated: relative error " << table.report.value_error << " (slope "
+          << table.report.derivative_error << ") with " << table.report.n_intervals << " intervals; use radial=exact";
+  throw Error(message.str());
 }
 
 template RadialTable<double> make_radial_table<double>(const RadialNetwork&, int);

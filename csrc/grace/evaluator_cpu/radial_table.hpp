@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "grace/evaluator.hpp"
+#include "grace/evaluator_cpu/plan.hpp"
 #include "grace/model/spec.hpp"
 
 namespace grace::cpu {
@@ -11,16 +12,17 @@ namespace grace::cpu {
 // R[l * n_channels + n] and dR/dx of the network at x = d / rc, by forward-mode differentiation.
 void evaluate_radial(const RadialNetwork& network, double x, double* value, double* derivative);
 
-// On interval k of [0, 1]: R = sum_d coefficients[k][d][l][stride] t^d with t in [-1, 1], interpolating the network at
+// On interval k: R = sum_d coefficients[k][d][l][stride] t^d with t in [-1, 1], interpolating the network at
 // Chebyshev-Lobatto points, so that neighbouring intervals meet and x = 1 gives the network's zero.
 template <class Real>
 struct RadialTable {
+  TableIntervals intervals;
   int n_coefficients = 0;
   std::vector<Real> coefficients;
   RadialTableReport report;
 };
 
-// Doubles the number of intervals until the error measured between the knots is below the tolerance of `Real`.
+// Doubles the number of inner and outer intervals until the error measured between the knots is below the tolerance of `Real`.
 // Throws Error when 4096 intervals are not enough (the report says how far it got).
 template <class Real>
 RadialTable<Real> make_radial_table(const RadialNetwork& network, int stride);
