@@ -22,16 +22,19 @@ void deformation(const double* cell0, const double* cell, const bool* periodic, 
           inverse0[3 * r] * full[c] + inverse0[3 * r + 1] * full[3 + c] + inverse0[3 * r + 2] * full[6 + c];
 }
 
-// Lower bound of the smallest singular value of F: sqrt(1 - |F F^T - 1|), so that |x F| >= bound |x|.
+// Lower bound s of the smallest singular value of F, so that |x F| >= s |x|; exact for isotropic strain. F F^T = m 1 +
+// D with D traceless: no eigenvalue of D is below -sqrt(2/3) |D|.
 double smallest_stretch(const double* f) {
-  double norm2 = 0.0;
-  for (int r = 0; r < 3; ++r) {
-    for (int c = 0; c < 3; ++c) {
-      const double difference = math::dot3(f + 3 * r, f + 3 * c) - (r == c ? 1.0 : 0.0);
-      norm2 += difference * difference;
-    }
+  double product[9], deviation2 = 0.0;
+  for (int r = 0; r < 3; ++r)
+    for (int c = 0; c < 3; ++c) product[3 * r + c] = math::dot3(f + 3 * r, f + 3 * c);
+  const double mean = (product[0] + product[4] + product[8]) / 3.0;
+  for (int k = 0; k < 9; ++k) {
+    const double deviation = product[k] - (k % 4 == 0 ? mean : 0.0);
+    deviation2 += deviation * deviation;
   }
-  return std::sqrt(std::max(0.0, 1.0 - std::sqrt(norm2)));
+  const double smallest2 = mean - std::sqrt(2.0 / 3.0 * deviation2);
+  return smallest2 > 0.0 ? std::sqrt(smallest2) : 0.0;  // 0 for NaN
 }
 
 }  // namespace
