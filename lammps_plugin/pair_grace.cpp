@@ -3,6 +3,7 @@
 #include "pair_grace.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <limits>
@@ -133,7 +134,7 @@ void PairGrace::compute(int eflag, int vflag) {
   try {
     evaluator_->compute(geometry, results, exchange ? &exchange_ : nullptr);
   } catch (const std::exception &failure) {
-    error->one(FLERR, std::string("grace: ") + failure.what());
+    stop(failure.what());
   }
   warn_close_contact(results);
 
@@ -198,9 +199,19 @@ double PairGrace::compute_atomic_energy(int i, NeighList *neighbours) {
   try {
     evaluator_->compute(geometry, results);
   } catch (const std::exception &failure) {
-    error->one(FLERR, std::string("grace: ") + failure.what());
+    stop(failure.what());
   }
   return common_scale() * energy;
+}
+
+// One rank may fail alone. The evaluator knows atoms by their place in memory: users know IDs.
+void PairGrace::stop(const std::string &failure) const {
+  for (int i = 0; i < atom->nlocal + atom->nghost; ++i)
+    for (int a = 0; a < 3; ++a)
+      if (!std::isfinite(atom->x[i][a]))
+        error->one(FLERR, "grace: position of the atom with ID " + std::to_string(atom->tag[i]) +
+                              " is not finite; check the time step and the starting structure");
+  error->one(FLERR, "grace: " + failure);
 }
 
 void *PairGrace::extract(const char *name, int &dim) {

@@ -59,6 +59,7 @@ class PairGrace : public Pair {
   void rebuild_rows();
   void map_types();
   double common_scale() const;
+  [[noreturn]] void stop(const std::string &failure) const;
   void warn_close_contact(const grace::Results &) const;
   void add_peratom_virials(double factor);
 

@@ -28,6 +28,7 @@ DIFFERENCE_FOURTH_ORDER = 1e-8  # relative, five-point formula; up to 2.4e-10 wa
 INVARIANCE_ENERGY = 1e-11  # eV per atom
 INVARIANCE_FORCE = 1e-10  # eV/A
 HARMONICS = 1e-13  # of order one to ten
+COUPLING = 1e-13  # coupling coefficients, of order one; rounding of a few factorials and square roots
 
 # Neighbour vectors of atoms a few cells away: sums of a few lattice vectors.
 NEIGHBOR_VECTOR = 1e-10  # A
@@ -50,3 +51,9 @@ def assert_close(actual: ArrayLike, expected: ArrayLike, atol: float, rtol: floa
             f"{what}: {np.count_nonzero(~good)} of {good.size} values differ; worst at {tuple(map(int, worst))}: "
             f"{actual[worst]!r} instead of {expected[worst]!r}, error {error[worst]:.3e} > {allowed[worst]:.3e}"
         )
+
+# LAMMPS runs.
+RANKS = 1e-10  # eV, eV/A: other ranks, lists and message routes only change the order of sums; up to 1e-12 is seen
+TRAJECTORY = 1e-9  # the same after 25 steps of a hot melt, which amplify it
+MIXED_ENERGY_PER_ATOM = 1e-5  # eV, float network against double
+MIXED_FORCE_RELATIVE = 1e-4  # of the largest force
