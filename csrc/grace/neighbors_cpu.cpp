@@ -88,9 +88,7 @@ Tile make_tile(const SortedAtoms& sorted, const Grid& grid, std::int64_t begin, 
   return tile;
 }
 
-int floor_divide(int a, int b) {
-  return a >= 0 ? a / b : -((b - 1 - a) / b);
-}
+int floor_divide(int a, int b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
 // Appends the atoms [begin, end) of SortedAtoms shifted by `image` that are near the box of the tile.
 std::size_t append_near(const SortedAtoms& sorted, const Tile& tile, std::int64_t begin, std::int64_t end,

@@ -12,9 +12,7 @@ GRACE_HD GRACE_FORCEINLINE double dot3(const double* a, const double* b) {
   return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 }
 
-GRACE_HD GRACE_FORCEINLINE double length3(const double* a) {
-  return std::sqrt(dot3(a, a));
-}
+GRACE_HD GRACE_FORCEINLINE double length3(const double* a) { return std::sqrt(dot3(a, a)); }
 
 GRACE_HD GRACE_FORCEINLINE void cross3(const double* a, const double* b, double* out) {
   out[0] = a[1] * b[2] - a[2] * b[1];
