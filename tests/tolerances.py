@@ -57,3 +57,5 @@ RANKS = 1e-10  # eV, eV/A: other ranks, lists and message routes only change the
 TRAJECTORY = 1e-9  # the same after 25 steps of a hot melt, which amplify it
 MIXED_ENERGY_PER_ATOM = 1e-5  # eV, float network against double
 MIXED_FORCE_RELATIVE = 1e-4  # of the largest force
+DRIFT = 1e-5  # eV per atom and ps
+ENERGY_FLUCTUATION = 2e-3  # eV per atom: 1 fs steps in a melt

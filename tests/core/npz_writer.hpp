@@ -17,7 +17,9 @@ using Bytes = std::vector<unsigned char>;
 inline void append(Bytes& bytes, std::uint64_t value, int width) {
   for (int i = 0; i < width; ++i) bytes.push_back(i < 8 ? static_cast<unsigned char>(value >> (8 * i)) : 0);
 }
-inline void append(Bytes& bytes, const std::string& text) { bytes.insert(bytes.end(), text.begin(), text.end()); }
+inline void append(Bytes& bytes, const std::string& text) {
+  for (const char c : text) bytes.push_back(static_cast<unsigned char>(c));
+}
 
 inline std::uint32_t crc32(const unsigned char* data, std::size_t size) {
   std::uint32_t crc = 0xFFFFFFFFu;
