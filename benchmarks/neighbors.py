@@ -2,9 +2,10 @@
 
     python benchmarks/neighbors.py [--threads 1] [--repeats 5] [--json FILE]
 
-All codes return the arrays i, j, S of the full directed list, from positions in memory. vesin has one cutoff for all
-pairs and lists at the largest one; its list is not filtered afterwards. The least wall and processor
-times of the repeats are printed; the ratio compares processor times, which other work on the machine disturbs less.
+`grace_md core` makes what the calculator uses, compressed rows with packed images; `grace_md python` returns i, j, S
+and the vectors; the other codes return i, j, S. All lists are full and directed. vesin has one cutoff for all pairs: it
+lists at the largest one and is not filtered afterwards. The least wall and processor times of the repeats are printed;
+the ratio compares processor times, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
