@@ -58,8 +58,8 @@ def complex_to_real(degree: int) -> NDArray[np.complex128]:
 def real_coupling(l1: int, l2: int, l3: int) -> Array:
     """Return the normalised real coupling tensor [2 l1 + 1, 2 l2 + 1, 2 l3 + 1].
 
-    For even l1 + l2 + l3 two harmonics of one direction (mean square 1 on the sphere) give the one of degree l3 exactly;
-    for odd sums, where that contraction is zero, the tensor keeps the norm of the Clebsch-Gordan coefficients.
+    For even l1 + l2 + l3 two harmonics of one direction (mean square 1 on the sphere) give exactly the one of degree l3
+    in that direction; for odd sums, where they give zero, the tensor keeps the norm of the Clebsch-Gordan coefficients.
     """
     complex_tensor = np.array(
         [

@@ -33,7 +33,7 @@ def couplings(parity: int) -> list[tuple[int, int, int]]:
 
 
 def test_even_couplings_turn_two_harmonics_into_one() -> None:
-    """Two harmonics of one direction give Y_LM: model.md 1.8 divided by |c|, and (-1)^((l1+l2-L)/2) is the sign of c."""
+    """Two harmonics of one direction give Y_LM: model.md 1.8 over |c|, whose sign is (-1)^((l1+l2-L)/2)."""
     directions = np.random.default_rng(5).normal(size=(20, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     harmonics = real_spherical_harmonics(directions, LMAX)[0]

@@ -198,9 +198,7 @@ Bytes NpzFile::Directory::member_bytes(const std::string& key, const Member& mem
   return data;
 }
 
-NpzFile::NpzFile(std::unique_ptr<Directory> directory) : directory_(std::move(directory)) {
-  directory_->parse();
-}
+NpzFile::NpzFile(std::unique_ptr<Directory> directory) : directory_(std::move(directory)) { directory_->parse(); }
 
 NpzFile::NpzFile(const std::string& path) : directory_(std::make_unique<Directory>()) {
   std::error_code status;
@@ -225,9 +223,7 @@ NpzFile NpzFile::from_bytes(std::string name, std::vector<unsigned char> bytes) 
   return NpzFile(std::move(directory));
 }
 
-std::string NpzFile::name() const {
-  return directory_->name;
-}
+std::string NpzFile::name() const { return directory_->name; }
 
 std::vector<std::string> NpzFile::keys() const {
   std::vector<std::string> keys;
@@ -235,9 +231,7 @@ std::vector<std::string> NpzFile::keys() const {
   return keys;
 }
 
-bool NpzFile::has(const std::string& key) const {
-  return directory_->members.count(key) != 0;
-}
+bool NpzFile::has(const std::string& key) const { return directory_->members.count(key) != 0; }
 
 Array NpzFile::read(const std::string& key) const {
   const auto found = directory_->members.find(key);

@@ -11,9 +11,7 @@
 namespace grace {
 namespace {
 
-bool starts_with(const std::string& text, const std::string& prefix) {
-  return text.rfind(prefix, 0) == 0;
-}
+bool starts_with(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
 
 // The file does not store who feeds whom: the wiring below is that of model.md 1.11, fixed by the names.
 class Wiring {

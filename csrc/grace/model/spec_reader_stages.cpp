@@ -18,9 +18,7 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
-int n_harmonics(int lmax) {
-  return (lmax + 1) * (lmax + 1);
-}
+int n_harmonics(int lmax) { return (lmax + 1) * (lmax + 1); }
 
 }  // namespace
 
