@@ -114,33 +114,34 @@ void sort_by_interval(const RadialPlan<Real>& radial, Bonds<Real>& bonds) {
   // the loop above advanced count[k] to the end of interval k, which is what table_rows needs
 }
 
-// out[row] = sum_d power[row][d] coefficients[interval][d], for the values (Slope = false) or d/dx.
+// out[row] = sum_d power[row][d] coefficients[interval][d], with powers y^3 t^d (y = 1 - x) for the values and their
+// d/dx = y^3 d rate t^(d-1) - 3 y^2 t^d for the slopes.
 template <class Real, bool Slope>
 void table_rows(const RadialPlan<Real>& radial, Bonds<Real>& bonds, Real* out) {
   const int K = radial.n_coefficients;
   for (int row = 0; row < bonds.count; ++row) {
     const int b = bonds.order[row];
-    const double x = bonds.distance[b] * bonds.inverse_cutoff[b];
+    const double x = bonds.distance[b] * bonds.inverse_cutoff[b], y = 1.0 - x;
     int k;
     double rate, start;
     radial.intervals.locate(x, k, rate, start);
     const Real t = static_cast<Real>(rate * x + start);
     Real* power = bonds.powers + static_cast<long>(row) * K;
-    Real p = Slope ? static_cast<Real>(rate) : Real(1);
-    if (Slope) power[0] = 0;
-    for (int d = Slope ? 1 : 0; d < K; ++d) {
-      power[d] = Slope ? Real(d) * p : p;
+    Real p = Slope ? static_cast<Real>(y * y) : static_cast<Real>(y * y * y);
+    const Real yr = static_cast<Real>(y * rate);
+    Real before = 0;
+    for (int d = 0; d < K; ++d) {
+      power[d] = Slope ? Real(d) * before * yr - Real(3) * p : p;
+      before = p;
       p *= t;
     }
   }
   const long block = static_cast<long>(K) * radial.width;
-  const int skip = Slope ? 1 : 0;
   for (int k = 0, begin = 0; k < radial.n_intervals; ++k) {
     const int end = bonds.interval_count[k];
     if (end > begin)
-      gemm(end - begin, radial.width, K - skip, bonds.powers + static_cast<long>(begin) * K + skip, K,
-           radial.coefficients + k * block + skip * radial.width, radial.width, out + static_cast<long>(begin) * radial.width,
-           radial.width, false);
+      gemm(end - begin, radial.width, K, bonds.powers + static_cast<long>(begin) * K, K, radial.coefficients + k * block, radial.width,
+           out + static_cast<long>(begin) * radial.width, radial.width, false);
     begin = end;
   }
 }

@@ -128,7 +128,7 @@ struct RadialPlan {
   int n_channels = 0;
   int stride = 0;  // padded channels
   int width = 0;   // (lmax + 1) * stride
-  // table: on interval k, R = sum_d coefficients[k][d][width] t^d, t in [-1, 1]
+  // table: on interval k, R = (1 - x)^3 sum_d coefficients[k][d][width] t^d, t in [-1, 1]
   int n_intervals = 0;      // 0: exact network
   TableIntervals intervals;
   int n_coefficients = 0;

@@ -54,6 +54,24 @@ std::vector<std::vector<double>> chebyshev_monomials(int degree) {
   return T;
 }
 
+// R / (1 - x)^3 at x = 1, where the network acts on vanishing input: every activation by its slope at zero.
+void rim_ratio(const RadialNetwork& network, double* ratio) {
+  const double p = network.envelope_order;
+  const double activation_slope = network.activation == Activation::tanh ? 1.0 : 0.5;
+  std::vector<double> h(network.n_basis, p * (p + 1) * (p + 2) / 6.0), next;  // T_k(1) = 1
+  for (std::size_t layer = 0; layer < network.layers.size(); ++layer) {
+    const DenseLayer& dense = network.layers[layer];
+    next.assign(dense.n_out, 0.0);
+    for (int i = 0; i < dense.n_in; ++i)
+      for (int o = 0; o < dense.n_out; ++o) next[o] += h[i] * dense.weights[static_cast<std::size_t>(i) * dense.n_out + o];
+    if (layer + 1 < network.layers.size())
+      for (double& value : next) value *= activation_slope;
+    std::swap(h, next);
+  }
+  for (int n = 0; n < network.n_channels; ++n)
+    for (int l = 0; l <= network.lmax; ++l) ratio[l * network.n_channels + n] = h[n * (network.lmax + 1) + l];
+}
+
 template <class Real>
 void fill_table(const RadialNetwork& network, int stride, const TableIntervals& intervals, int degree, std::vector<Real>& coefficients) {
   const int n_intervals = intervals.inner + intervals.outer;
@@ -77,7 +95,13 @@ void fill_table(const RadialNetwork& network, int stride, const TableIntervals& 
     const double left = near_zero ? k * width_of_interval : TableIntervals::split + (k - intervals.inner) * width_of_interval;
     for (int s = 0; s <= degree; ++s) {
       const double t = std::cos(pi * s / degree);
-      evaluate_radial(network, left + 0.5 * (1.0 + t) * width_of_interval, sample[s].data(), slope.data());
+      const double x = left + 0.5 * (1.0 + t) * width_of_interval;
+      if (k == n_intervals - 1 && s == 0) {
+        rim_ratio(network, sample[s].data());
+        continue;
+      }
+      evaluate_radial(network, x, sample[s].data(), slope.data());
+      for (double& value : sample[s]) value /= (1.0 - x) * (1.0 - x) * (1.0 - x);
     }
     Real* block = coefficients.data() + static_cast<std::size_t>(k) * (degree + 1) * width;
     for (int f = 0; f < n_functions; ++f) {
@@ -143,8 +167,9 @@ std::array<RadialTableReport, 2> check_table(const RadialNetwork& network, int s
         derivative = derivative * t + sum;
         sum = sum * t + block[d * width + column];
       }
-      const double value_error = std::fabs(static_cast<double>(sum) - points.value[p * n_functions + f]);
-      const double slope_error = std::fabs(static_cast<double>(derivative) * rate - points.slope[p * n_functions + f]);
+      const double y = 1.0 - points.x[p];
+      const double value_error = std::fabs(y * y * y * static_cast<double>(sum) - points.value[p * n_functions + f]);
+      const double slope_error = std::fabs(y * y * (y * static_cast<double>(derivative) * rate - 3.0 * static_cast<double>(sum)) - points.slope[p * n_functions + f]);
       if (points.value_max[f] > 0) report.value_error = std::max(report.value_error, value_error / points.value_max[f]);
       if (points.slope_max[f] > 0) report.derivative_error = std::max(report.derivative_error, slope_error / points.slope_max[f]);
     }

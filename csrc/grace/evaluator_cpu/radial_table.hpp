@@ -12,8 +12,10 @@ namespace grace::cpu {
 // R[l * n_channels + n] and dR/dx of the network at x = d / rc, by forward-mode differentiation.
 void evaluate_radial(const RadialNetwork& network, double x, double* value, double* derivative);
 
-// On interval k: R = sum_d coefficients[k][d][l][stride] t^d with t in [-1, 1], interpolating the network at
-// Chebyshev-Lobatto points, so that neighbouring intervals meet and x = 1 gives the network's zero.
+// On interval k: R = (1 - x)^3 sum_d coefficients[k][d][l][stride] t^d with t in [-1, 1]. The polynomials interpolate
+// R / (1 - x)^3 at Chebyshev-Lobatto points, so that neighbouring intervals meet. Every R has that triple zero of the
+// envelope; with it taken out, R keeps its relative accuracy up to the cutoff, which two-layer models need: their norm
+// magnifies densities of 1e-9 to order one.
 template <class Real>
 struct RadialTable {
   TableIntervals intervals;
