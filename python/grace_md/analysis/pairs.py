@@ -8,6 +8,7 @@ thinner than the distance are right: the final lava cell of the paper is 5.2 A t
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,7 @@ __all__ = ["closest_contact", "pairs_within"]
 
 # Candidate pairs examined at once; bounds the working memory to about 200 MB.
 _CHUNK = 2_000_000
+_MANY_POINTS = 5_000
 
 
 def pairs_within(
@@ -65,7 +67,8 @@ def pairs_within(
     images, owner = _with_images(points, lattice, inverse, cutoff)
 
     bins = _Bins(images, cutoff)
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+    none = np.empty(0, np.int64)
+    found = [(none, none, np.empty(0))]
     for centre, candidate in bins.candidates(around):
         difference = images[candidate] - around[centre]
         squared = np.einsum("px,px->p", difference, difference)
@@ -135,21 +138,25 @@ def _with_images(
 
 
 class _Bins:
-    """Points sorted into cubes of edge `cutoff`, to be searched in the 27 cubes around a centre."""
+    """Points sorted into cubes, to be searched in the cubes around a centre.
+
+    Cubes of half the cutoff hold 1.7 times fewer candidates than cubes of the cutoff, but there are 125 of them.
+    """
 
     def __init__(self, points: NDArray[np.float64], cutoff: float) -> None:
-        self.edge = cutoff
+        self.reach = 2 if len(points) > _MANY_POINTS else 1
+        self.edge = cutoff / self.reach
         self.origin = points.min(axis=0)
-        index = np.floor((points - self.origin) / cutoff).astype(np.int64)
+        index = np.floor((points - self.origin) / self.edge).astype(np.int64)
         self.shape = index.max(axis=0) + 1
         flat = np.ravel_multi_index(tuple(index.T), tuple(self.shape))
         self.order = np.argsort(flat, kind="stable")
         self.first = np.searchsorted(flat[self.order], np.arange(int(np.prod(self.shape)) + 1))
 
-    def candidates(self, centres: NDArray[np.float64]):  # type: ignore[no-untyped-def]
-        """Yield (centre, point) index arrays that hold every pair closer than the edge, in bounded chunks."""
+    def candidates(self, centres: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield (centre, point) index arrays that hold every pair closer than the cutoff, in bounded chunks."""
         home = np.floor((centres - self.origin) / self.edge).astype(np.int64)
-        for offset in itertools.product((-1, 0, 1), repeat=3):
+        for offset in itertools.product(range(-self.reach, self.reach + 1), repeat=3):
             box = home + np.array(offset)
             inside = np.flatnonzero(np.all((box >= 0) & (box < self.shape), axis=1))
             if len(inside) == 0:

@@ -178,12 +178,13 @@ def write_inputs(folder: Path, settings: QuenchSettings) -> None:
 
 
 def potential_lines(settings: QuenchSettings) -> str:
-    """The lines that choose the potential."""
+    """Lines that choose the potential; ``settings.model`` may also be a path."""
     if settings.pair_lines:
         return "\n".join(settings.pair_lines)
+    model = f'"{settings.model}"' if " " in settings.model else settings.model
     return (
         f"pair_style      grace precision {settings.precision}\n"
-        f"pair_coeff      * * {settings.model} {' '.join(settings.elements)}"
+        f"pair_coeff      * * {model} {' '.join(settings.elements)}"
     )
 
 
@@ -275,8 +276,9 @@ def _ramp(s: QuenchSettings, append: bool = False) -> str:
         + (" append yes delay $(step+1)" if append else ""),
         "",
         "# Safety: stop if the temperature runs away after the first picosecond (atoms that fuse release energy).",
-        "# The limit is twice the target of 5 damping times ago, because the thermostat follows a fast ramp with delay.",
-        f'variable        before equal "ternary(step < {delay}, 0, ternary(step - {delay} < v_steps, step - {delay}, v_steps))"',
+        "# The limit is twice the target of 5 damping times ago: the thermostat follows a fast ramp with delay.",
+        f'variable        late equal "ternary(step < {delay}, 0, step - {delay})"',
+        'variable        before equal "ternary(v_late < v_steps, v_late, v_steps)"',
         f'variable        T_limit equal "2.0 * ({t0:g} + ({t1 - t0:g}) * v_before / v_steps)"',
         f'variable        runaway equal "(step > {first_ps}) * (temp > v_T_limit)"',
         "fix             guard all halt 10 v_runaway > 0 error hard message yes",
@@ -299,7 +301,8 @@ def _ramp(s: QuenchSettings, append: bool = False) -> str:
             "unfix           quench",
             "label           hold",
             f"variable        last equal {s.total_steps}",
-            f"fix             hold all npt temp {t1:g} {t1:g} {damp_t:g} aniso {p1:g} {p1:g} {damp_p:g} fixedpoint 0 0 0",
+            f"fix             hold all npt temp {t1:g} {t1:g} {damp_t:g} aniso {p1:g} {p1:g} {damp_p:g} "
+            "fixedpoint 0 0 0",
             f'print           "{QUENCH_MARK}"',
             *_segments(s.total_steps, "hold", "v_last"),
         ]

@@ -275,7 +275,7 @@ class _Watch:
         if halted is not None and not self.abort_message:
             self.abort_message = (
                 f"the temperature ran away after step {state.step}: it exceeded twice its target ({halted.strip()}). "
-                "Atoms have probably fused: use a potential with a repulsive core, a shorter time step or a looser start."
+                "Atoms have probably fused: use a potential with a repulsive core or a shorter time step."
             )
         state.message = self.abort_message
         if self.complete:
@@ -307,8 +307,8 @@ class _Watch:
         if not ratio >= self.contact_limit:
             self.abort_message = (
                 f"atoms {i + 1} ({atoms.symbols[i]}) and {j + 1} ({atoms.symbols[j]}) are {distance:.2f} A apart at "
-                f"step {step}, {ratio:.2f} of the sum of their covalent radii (limit {self.contact_limit:g}): they have "
-                "fused. Use a potential with a repulsive core, a lower start temperature or a shorter time step."
+                f"step {step}, {ratio:.2f} of the sum of their covalent radii (limit {self.contact_limit:g}). They "
+                "have fused: use a potential with a repulsive core, a lower start temperature or a shorter time step."
             )
             self.run.kill()
 
