@@ -1,5 +1,6 @@
-// Messages of two-layer models between MPI ranks: forward copies rows of owned atoms to their ghosts, reverse adds rows of ghosts
-// to their owners. LAMMPS moves the data and calls pack/unpack of the pair style, which hands the calls on to here.
+// Messages of two-layer models between MPI ranks: forward copies rows of owned atoms to their ghosts, reverse adds rows
+// of ghosts to their owners. LAMMPS moves the data and calls pack/unpack of the pair style, which hands the calls on to
+// here.
 //
 // SPDX-License-Identifier: GPL-2.0-or-later
 

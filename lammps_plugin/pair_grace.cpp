@@ -65,8 +65,6 @@ void PairGrace::allocate() {
   }
 }
 
-
-
 void PairGrace::rebuild_rows() {
   rows_.build = neighbor->ncalls;
   rows_.all_owned = list->inum == atom->nlocal;
@@ -163,8 +161,9 @@ void PairGrace::add_peratom_virials(double factor) {
 
 double PairGrace::compute_atomic_energy(int i, NeighList *neighbours) {
   if (!atomic_energy_enable)
-    error->one(FLERR, "grace: energies of single atoms are not available for two-layer models, whose atoms also depend on "
-                      "neighbours of neighbours; use 'atomic/energy no'");
+    error->one(FLERR,
+               "grace: energies of single atoms are not available for two-layer models, whose atoms also depend on "
+               "neighbours of neighbours; use 'atomic/energy no'");
   if (i >= atom->nlocal) {
     const double needed = 2.0 * evaluator_->model().max_cutoff + neighbor->skin, found = comm->get_comm_cutoff();
     if (!(found >= needed)) {
@@ -227,8 +226,8 @@ double PairGrace::common_scale() const {
     for (int j = i; j <= atom->ntypes; ++j) {
       if (map[i] < 0 || map[j] < 0) continue;
       if (found && scale_[i][j] != factor)
-        error->all(FLERR, "grace: scale must be the same for all pairs of types, found " + std::to_string(factor) + " and " +
-                              std::to_string(scale_[i][j]) + "; use '* *' as types of fix adapt");
+        error->all(FLERR, "grace: scale must be the same for all pairs of types, found " + std::to_string(factor) +
+                              " and " + std::to_string(scale_[i][j]) + "; use '* *' as types of fix adapt");
       factor = scale_[i][j];
       found = true;
     }

@@ -1,5 +1,5 @@
-// pair_style grace: hands the atoms and the neighbour list of LAMMPS to the evaluator of csrc/grace, and its energies, forces
-// and virials back. Conversion and communication only; every formula is in csrc/grace.
+// pair_style grace: hands the atoms and the neighbour list of LAMMPS to the evaluator of csrc/grace, and its energies,
+// forces and virials back. Conversion and communication only; every formula is in csrc/grace.
 //
 // SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -43,7 +43,7 @@ class PairGrace : public Pair {
  private:
   // Rows as LAMMPS lists them, and the owner of each ghost: valid until the next re-neighbouring.
   struct Rows {
-    bigint build = -1;  // Neighbor::ncalls at the time
+    bigint build = -1;      // Neighbor::ncalls at the time
     bool all_owned = true;  // every owned atom has a row
     int n_centers = 0;
     std::vector<std::int64_t> first;
@@ -71,12 +71,12 @@ class PairGrace : public Pair {
 
   Rows rows_;
   GhostExchange exchange_;
-  std::vector<std::int32_t> species_;     // [owned + ghosts], -1: type mapped to NULL
-  std::vector<double> energies_;          // [centres]
-  std::vector<double> scaled_forces_;     // [owned + ghosts][3], only while the scale differs from one
-  std::vector<double> atom_virial_;       // [owned + ghosts][3][3]
-  std::vector<double> centroid_virial_;   // [owned + ghosts][3][3]
-  std::vector<double> local_positions_;   // of compute_atomic_energy
+  std::vector<std::int32_t> species_;    // [owned + ghosts], -1: type mapped to NULL
+  std::vector<double> energies_;         // [centres]
+  std::vector<double> scaled_forces_;    // [owned + ghosts][3], only while the scale differs from one
+  std::vector<double> atom_virial_;      // [owned + ghosts][3][3]
+  std::vector<double> centroid_virial_;  // [owned + ghosts][3][3]
+  std::vector<double> local_positions_;  // of compute_atomic_energy
   std::vector<std::int32_t> local_species_;
   std::vector<std::int32_t> local_neighbor_;
 };

@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <thread>
 
 #include "atom.h"
@@ -28,7 +30,8 @@ using namespace LAMMPS_NS;
 namespace {
 
 // Fixes that change types or insert atoms.
-const char *const monte_carlo_fixes[] = {"^sgcmc", "^atom/swap", "^gcmc", "^mol/swap", "^neighbor/swap", "^widom", "^hmc"};
+const char *const monte_carlo_fixes[] = {"^sgcmc",         "^atom/swap", "^gcmc", "^mol/swap",
+                                         "^neighbor/swap", "^widom",     "^hmc"};
 
 int processes_of_the_run() {
   int n = 1;
@@ -46,10 +49,10 @@ int default_threads(int lammps_threads) {
 std::string matching_mpirun() {
   Dl_info info{};
   if (!dladdr(reinterpret_cast<void *>(&MPI_Comm_size), &info) || !info.dli_fname) return "mpirun";
-  std::string path = info.dli_fname;
-  for (int level = 0; level < 2; ++level) path = path.substr(0, path.rfind('/'));
-  path += "/bin/mpirun";
-  return access(path.c_str(), X_OK) == 0 ? path : std::string("mpirun of ") + info.dli_fname;
+  std::error_code ignored;
+  const std::filesystem::path library = std::filesystem::canonical(info.dli_fname, ignored);
+  const std::filesystem::path mpirun = library.parent_path().parent_path() / "bin" / "mpirun";
+  return access(mpirun.c_str(), X_OK) == 0 ? mpirun.string() : "mpirun of " + std::string(info.dli_fname);
 }
 
 // load_model names the unknown element; only here its atom type is known.
@@ -58,7 +61,8 @@ std::string explain_unknown_element(const grace::NpzFile &file, int narg, char *
   for (int type = 1; type <= narg; ++type) {
     const std::string symbol = symbols[type - 1];
     if (symbol == "NULL" || std::find(known.begin(), known.end(), symbol) != known.end()) continue;
-    std::string text = "element '" + symbol + "' of type " + std::to_string(type) + " is not in " + file.name() + "; the model knows:";
+    std::string text =
+        "element '" + symbol + "' of type " + std::to_string(type) + " is not in " + file.name() + "; the model knows:";
     for (const std::string &element : known) text += " " + element;
     return text;
   }
@@ -88,8 +92,8 @@ void PairGrace::coeff(int narg, char **arg) {
   if (narg < 4 || std::strcmp(arg[0], "*") != 0 || std::strcmp(arg[1], "*") != 0)
     error->all(FLERR, "grace: pair_coeff needs '* *', a model file and one element (or NULL) per atom type");
   if (narg - 3 != atom->ntypes)
-    error->all(FLERR, "grace: pair_coeff gives " + std::to_string(narg - 3) + " elements for " + std::to_string(atom->ntypes) +
-                          " atom types");
+    error->all(FLERR, "grace: pair_coeff gives " + std::to_string(narg - 3) + " elements for " +
+                          std::to_string(atom->ntypes) + " atom types");
   map_element2type(narg - 3, arg + 3);  // map, elements (each once), setflag
   load(arg[2], narg - 3, arg + 3);
 }
@@ -138,11 +142,14 @@ std::string PairGrace::description(const std::string &file, const std::string &s
     text += " " + std::to_string(type) + "=" + (map[type] < 0 ? "NULL" : model.elements[map[type]]);
   const auto range = std::minmax_element(model.pair_cutoffs.begin(), model.pair_cutoffs.end());
   char cutoffs[80];
-  std::snprintf(cutoffs, sizeof(cutoffs), "; pair cutoffs %.4g to %.4g A\n", *range.first, *range.second);
+  std::snprintf(cutoffs, sizeof(cutoffs),
+                *range.first < *range.second ? "; pair cutoffs %.4g to %.4g A\n" : "; cutoff %.4g A\n", *range.first,
+                *range.second);
   text += cutoffs;
   text += "grace: " + evaluator_->description() + "\n";
   if (!model.unused_keys.empty())
-    text += "grace: " + std::to_string(model.unused_keys.size()) + " uncertainty arrays (uq_*) of the file are not evaluated\n";
+    text += "grace: " + std::to_string(model.unused_keys.size()) +
+            " uncertainty arrays (uq_*) of the file are not evaluated\n";
   return text;
 }
 
@@ -174,12 +181,14 @@ void PairGrace::check_host() const {
   };
   if (std::strcmp(update->unit_style, "metal") != 0)
     error->all(FLERR, std::string("grace: units metal is required, found ") + update->unit_style);
-  if (!force->newton_pair) error->all(FLERR, "grace: newton on is required (add 'newton on' before the box is defined)");
+  if (!force->newton_pair)
+    error->all(FLERR, "grace: newton on is required (add 'newton on' before the box is defined)");
   if (!atom->tag_enable) error->all(FLERR, "grace: atom IDs are required (use 'atom_modify id yes')");
   if (utils::strmatch(update->integrate_style, "^respa")) unsupported("run_style respa");
   if (neighbor->includegroup) unsupported("neigh_modify include");
   const bool plain = force->special_lj[1] == 1.0 && force->special_lj[2] == 1.0 && force->special_lj[3] == 1.0;
-  if (atom->molecular != Atom::ATOMIC && atom->nbonds > 0 && !plain) unsupported("special_bonds other than 'lj/coul 1 1 1'");
+  if (atom->molecular != Atom::ATOMIC && atom->nbonds > 0 && !plain)
+    unsupported("special_bonds other than 'lj/coul 1 1 1'");
   if (ghostneigh && comm->mode != Comm::SINGLE) unsupported("keyword ghost2rc together with comm_modify mode multi");
 }
 

@@ -50,7 +50,8 @@ extern "C" __attribute__((visibility("default"))) void lammpsplugin_init(void *l
   if (!same_version && !is_set("GRACE_LAMMPS_ABI_OK")) {
     say(lammps, std::string("grace: plugin was built for LAMMPS ") + built_for_number() + ", this LAMMPS is " +
                     std::to_string(lammps->num_ver) +
-                    ". Install lammps[mpi]==2025.7.22.* or rebuild from lammps_plugin/ (set GRACE_LAMMPS_ABI_OK=1 to try anyway)");
+                    ". Install lammps[mpi]==2025.7.22.* or rebuild from lammps_plugin/ (set GRACE_LAMMPS_ABI_OK=1 to "
+                    "try anyway)");
     return;
   }
 

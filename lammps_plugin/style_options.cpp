@@ -9,7 +9,8 @@
 namespace {
 
 const char known_keywords[] =
-    "precision fp64|mixed|fp32, radial table|exact, device auto|cpu|cuda|N, threads N, chunksize N, listcut uniform, ghost2rc "
+    "precision fp64|mixed|fp32, radial table|exact, device auto|cpu|cuda|N, threads N, chunksize N, listcut uniform, "
+    "ghost2rc "
     "(accepted without effect: padding f, pad_verbose, pair_forces)";
 
 int positive_integer(const std::string &keyword, const std::string &word) {
@@ -36,7 +37,9 @@ GraceStyleOptions parse_style_options(int narg, char **arg) {
     if (keyword == "precision") {
       options.evaluator.precision = grace::parse_precision(value());
     } else if (keyword == "radial") {
-      options.evaluator.radial = grace::parse_radial_mode(value());
+      // "table" is the name of a pair style: pair_style hybrid would cut its line there.
+      const std::string word = value();
+      options.evaluator.radial = grace::parse_radial_mode(word == "tabulated" ? "table" : word);
     } else if (keyword == "device") {
       options.evaluator.device = grace::parse_device(value());
     } else if (keyword == "threads") {

@@ -124,7 +124,8 @@ def run(jobs: Sequence[Job], folder: Path, ranks: int = 1) -> list[dict[str, Any
     assert answer.is_file(), output
     arrays = np.load(answer)
     return [
-        {key.split("/")[1]: arrays[key][()] for key in arrays.files if key.startswith(f"{k}/")} for k in range(len(jobs))
+        {key.split("/")[1]: arrays[key][()] for key in arrays.files if key.startswith(f"{k}/")}
+        for k in range(len(jobs))
     ]
 
 
@@ -136,15 +137,16 @@ def program(name: str) -> str:
     return found
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """Environment of a child: one thread per rank, no LD_LIBRARY_PATH, this plugin."""
+def environment(**changes: str | None) -> dict[str, str]:
+    """Environment of a child: one thread per rank, no LD_LIBRARY_PATH, this package. None removes a variable."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LD_LIBRARY_PATH", "PMI_", "OMPI_"))}
     source = str(Path(sys.modules["grace_md"].__file__).parents[1]) if "grace_md" in sys.modules else ""
     paths = os.pathsep.join(p for p in (source, os.environ.get("PYTHONPATH", "")) if p)
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **changes}
+    wanted = {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **changes}
+    return {key: value for key, value in wanted.items() if value is not None}
 
 
-def call(command: Sequence[str], folder: Path, **changes: str) -> tuple[int, str]:
+def call(command: Sequence[str], folder: Path, **changes: str | None) -> tuple[int, str]:
     """Exit status and output of a child process."""
     done = subprocess.run(
         command, cwd=folder, env=environment(**changes), text=True, timeout=TIMEOUT, check=False,
@@ -153,11 +155,13 @@ def call(command: Sequence[str], folder: Path, **changes: str) -> tuple[int, str
     return done.returncode, done.stdout
 
 
-def mpirun(ranks: int, command: Sequence[str], folder: Path, **changes: str) -> tuple[int, str]:
+def mpirun(ranks: int, command: Sequence[str], folder: Path, **changes: str | None) -> tuple[int, str]:
     return call([program("mpirun"), "-np", str(ranks), *command], folder, **changes)
 
 
-def lmp(script: str, folder: Path, *arguments: str, ranks: int = 1, load: bool = True, **changes: str) -> tuple[int, str]:
+def lmp(
+    script: str, folder: Path, *arguments: str, ranks: int = 1, load: bool = True, **changes: str | None
+) -> tuple[int, str]:
     """Run an input script with the `lmp` command."""
     text = f"plugin load {plugin_path()}\n{script}" if load else script
     (folder / "in.test").write_text(text)
@@ -169,7 +173,7 @@ def lmp(script: str, folder: Path, *arguments: str, ranks: int = 1, load: bool =
 
 
 def oriented(atoms: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Cell with lower triangular rows as LAMMPS wants it, and the matrix R with new = old @ R (improper if left-handed)."""
+    """Cell with lower triangular rows, as LAMMPS wants it, and R with new = old @ R (improper if left-handed)."""
     cell = np.array(atoms.cell)
     for k in np.flatnonzero(~atoms.pbc):  # directions without images: any vector out of the plane of the others
         others = [cell[m] for m in range(3) if m != k]
@@ -188,7 +192,7 @@ def write_data(atoms: Any, elements: Sequence[str], path: Path, types: Sequence[
         low[k], high[k] = positions[:, k].min() - 12.0, positions[:, k].max() + 12.0
     tilt = [cell[1, 0], cell[2, 0], cell[2, 1]]
     types = [elements.index(symbol) + 1 for symbol in atoms.symbols] if types is None else types
-    lines = ["test structure", f"{len(atoms)} atoms", f"{max(len(elements), max(types))} atom types"]
+    lines = ["test structure", f"{len(atoms)} atoms", f"{max(len(elements), *types)} atom types"]
     lines += [f"{low[k]:.17g} {high[k]:.17g} {'xyz'[k]}lo {'xyz'[k]}hi" for k in range(3)]
     if np.any(np.abs(tilt) > 1e-12):
         lines.append("{:.17g} {:.17g} {:.17g} xy xz yz".format(*tilt))
@@ -222,7 +226,9 @@ def single_point(
 ) -> Job:
     """Job that evaluates a structure once. `before`: lines between the structure and the potential."""
     elements = sorted(set(atoms.symbols))
-    return setup(atoms, folder, name, elements, **options) + before + potential(model, elements, words) + OUTPUT + "run 0"
+    return (
+        setup(atoms, folder, name, elements, **options) + before + potential(model, elements, words) + OUTPUT + "run 0"
+    )
 
 
 def symmetric(values: np.ndarray) -> np.ndarray:

@@ -59,3 +59,4 @@ MIXED_ENERGY_PER_ATOM = 1e-5  # eV, float network against double
 MIXED_FORCE_RELATIVE = 1e-4  # of the largest force
 DRIFT = 1e-5  # eV per atom and ps
 ENERGY_FLUCTUATION = 2e-3  # eV per atom: 1 fs steps in a melt
+PRINTED = 1e-7  # relative: thermo prints eight digits

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from lammps_tools import OUTPUT, potential, run, run_here, setup, single_point
-from tolerances import RANKS, assert_close
+from tolerances import MIXED_FORCE_RELATIVE, RANKS, assert_close
 
 RANKS_TRIED = pytest.mark.parametrize("ranks", [1, 2])
 
@@ -32,15 +32,35 @@ def test_overlay_with_zbl(case: tuple[Path, Atoms], ranks: int, precision: str, 
         + f"pair_style hybrid/overlay zbl 2.0 3.5 grace {words}\n{zbl(elements, style='zbl')}"
         + f"pair_coeff * * grace {model} {' '.join(elements)}\n{OUTPUT}run 0"
     )
-    core = setup(atoms, tmp_path, "cell", elements) + f"pair_style zbl 2.0 3.5\n{zbl(elements)}thermo_modify norm no\nrun 0"
+    core = (
+        setup(atoms, tmp_path, "cell", elements)
+        + f"pair_style zbl 2.0 3.5\n{zbl(elements)}thermo_modify norm no\nrun 0"
+    )
     core.peratom = False
     [sum_of_both] = run([both], tmp_path, ranks)
     [grace] = run([single_point(atoms, tmp_path, "cell", model, words)], tmp_path)
     [alone] = run([core], tmp_path)
     assert abs(alone["energy"]) > 1.0
-    tolerance = RANKS if precision == "fp64" else 1e-4
+    tolerance = RANKS if precision == "fp64" else MIXED_FORCE_RELATIVE * np.abs(grace["forces"]).max()
     assert_close(sum_of_both["energy"], grace["energy"] + alone["energy"], tolerance)
     assert_close(sum_of_both["forces"], grace["forces"] + alone["forces"], tolerance)
+
+
+def test_scaled(case: tuple[Path, Atoms], tmp_path: Path) -> None:
+    """Two styles grace of different words in one hybrid; `tabulated` is `table`, which is the name of a pair style."""
+    model, atoms = case
+    elements = sorted(set(atoms.symbols))
+    symbols = " ".join(elements)
+    mixed = (
+        setup(atoms, tmp_path, "cell", elements) + "pair_style hybrid/scaled 0.25 grace threads 1 radial exact "
+        "0.5 grace threads 1 radial tabulated precision mixed\n"
+        + f"pair_coeff * * grace 1 {model} {symbols}\npair_coeff * * grace 2 {model} {symbols}\nrun 0"
+    )
+    mixed.peratom = False
+    [expected] = run([single_point(atoms, tmp_path, "cell", model)], tmp_path)
+    [result] = run([mixed], tmp_path, ranks=2)
+    largest = np.abs(expected["forces"]).max()
+    assert_close(result["forces"], 0.75 * expected["forces"], MIXED_FORCE_RELATIVE * largest)
 
 
 @RANKS_TRIED
@@ -52,7 +72,10 @@ def test_null_types(case: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> Non
     assert mapped.count("O") == 1
     k = mapped.index("O")
     others = "\n".join(
-        f"pair_coeff {a + 1} {b + 1} zero" for a in range(len(elements)) for b in range(a, len(elements)) if (a, b) != (k, k)
+        f"pair_coeff {a + 1} {b + 1} zero"
+        for a in range(len(elements))
+        for b in range(a, len(elements))
+        if (a, b) != (k, k)
     )
     hybrid = (
         setup(atoms, tmp_path, "cell", elements)

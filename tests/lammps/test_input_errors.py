@@ -67,7 +67,11 @@ def test_elements(cell: Job, elements: str, expected: str) -> None:
         ("newton off", "", "grace: newton on is required (add 'newton on' before the box is defined)"),
         ("atom_modify id no", "", "grace: atom IDs are required"),
         ("", "run_style respa 2 2 pair 2", "grace: run_style respa is not supported with pair_style grace"),
-        ("", "group some id 1:5\natom_modify first some\nneigh_modify include some", "grace: neigh_modify include is not supported"),
+        (
+            "",
+            "group some id 1:5\natom_modify first some\nneigh_modify include some",
+            "grace: neigh_modify include is not supported",
+        ),
     ],
 )
 def test_settings_of_lammps(before: str, after: str, expected: str) -> None:
@@ -145,7 +149,9 @@ def test_model_files(one_layer: tuple[Path, Atoms], kind: str, expected: str, ra
 def test_keywords_of_other_builds(one_layer: tuple[Path, Atoms], tmp_path: Path) -> None:
     model, atoms = one_layer
     log = tmp_path / "log"
-    run_here(single_point(atoms, tmp_path, "cell", model, "padding 0.05 pad_verbose pair_forces chunksize 64"), str(log))
+    run_here(
+        single_point(atoms, tmp_path, "cell", model, "padding 0.05 pad_verbose pair_forces chunksize 64"), str(log)
+    )
     for keyword in ("padding", "pad_verbose", "pair_forces"):
         assert f"grace: keyword '{keyword}' is accepted without effect" in log.read_text()
 
@@ -158,8 +164,22 @@ def test_model_is_stated(one_layer: tuple[Path, Atoms], tmp_path: Path) -> None:
     run_here(single_point(atoms, tmp_path, "cell", model, "precision mixed"), str(log))
     text = log.read_text()
     assert hashlib.sha256(model.read_bytes()).hexdigest() in text
-    for piece in (str(model), "1 layer,", "1=Fe 2=O 3=Si", "pair cutoffs 4 to 5.2 A", "mixed", "radial table", "1 thread"):
+    for piece in (
+        str(model),
+        "1 layer,",
+        "1=Fe 2=O 3=Si",
+        "pair cutoffs 4 to 5.2 A",
+        "mixed",
+        "radial table",
+        "1 thread",
+    ):
         assert piece in text, piece
+
+
+def test_device_that_is_not_there(cell: Job) -> None:
+    """Never a silent fallback to another device."""
+    assert "cuda" in message_of(cell + potential(PAIRS, ELEMENTS, "device 0")).lower()
+    run_here(Job([*cell.commands, *potential(PAIRS, ELEMENTS, "device auto").splitlines(), "run 0"], peratom=False))
 
 
 def test_same_style_again(one_layer: tuple[Path, Atoms], tmp_path: Path) -> None:
@@ -207,5 +227,3 @@ def test_empty_box_and_lone_atom(tmp_path: Path) -> None:
         lmp_instance.command(line)
     assert lmp_instance.get_thermo("pe") == 0.0
     lmp_instance.close()
-
-

@@ -33,7 +33,9 @@ def assert_same(actual: dict, expected: dict, tolerance: float, what: str) -> No
         assert_close(actual[key], expected[key], tolerance, what=f"{what}, {key}")
 
 
-@pytest.mark.parametrize(("grid", "before"), [("* * *", ""), ("1 2 1", ""), ("* * *", "comm_style tiled\nbalance 1.0 rcb\n")])
+@pytest.mark.parametrize(
+    ("grid", "before"), [("* * *", ""), ("1 2 1", ""), ("* * *", "comm_style tiled\nbalance 1.0 rcb\n")]
+)
 def test_two_ranks(case: tuple[Path, Atoms], grid: str, before: str, tmp_path: Path) -> None:
     [one] = run([dynamics(case, tmp_path)], tmp_path)
     [two] = run([dynamics(case, tmp_path, before=before, grid=grid)], tmp_path, ranks=2)
@@ -45,7 +47,8 @@ def test_single_point(case: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> N
     model, atoms = case
     [one] = run([single_point(atoms, tmp_path, "cell", model)], tmp_path)
     words = ["radial exact", "radial exact chunksize 3", "radial exact listcut uniform", "radial exact ghost2rc"]
-    for other, word in zip(run([single_point(atoms, tmp_path, "cell", model, w) for w in words], tmp_path, ranks), words):
+    others = run([single_point(atoms, tmp_path, "cell", model, word) for word in words], tmp_path, ranks)
+    for other, word in zip(others, words, strict=True):
         assert_same(other, one, RANKS, f"{word} on {ranks} ranks")
 
 

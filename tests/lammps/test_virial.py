@@ -23,7 +23,7 @@ def test_sums(case: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> None:
 
 
 def test_shares_by_differences(tmp_path: Path) -> None:
-    """W_k = -sum_c r_ck (x) dE_c/dx_k for one layer, where r_ck = x_k - x_c, so that the heat flux is sum_k W_k . v_k.
+    """W_k = -sum_c r_ck (x) dE_c/dx_k for one layer; r_ck = x_k - x_c; so J = sum_k W_k . v_k.
 
     E_c of a one-layer model depends on x_k only through the bond from c to k. A free cluster has one image of each atom.
     """
@@ -52,6 +52,6 @@ def test_shares_by_differences(tmp_path: Path) -> None:
     on_neighbor, on_center = of_bond.sum(axis=0), of_bond.sum(axis=1)
     assert_close(full(result["centroid_virials"]), on_neighbor, DIFFERENCE_VIRIAL, DIFFERENCE_RELATIVE)
     halves = 0.5 * (on_neighbor + on_center)
-    upper = np.triu_indices(3)
+    a, b = np.triu_indices(3)
     shares = symmetric(result["virials"])
-    assert_close(shares[:, *upper], halves[:, *upper], DIFFERENCE_VIRIAL, DIFFERENCE_RELATIVE)
+    assert_close(shares[:, a, b], halves[:, a, b], DIFFERENCE_VIRIAL, DIFFERENCE_RELATIVE)
