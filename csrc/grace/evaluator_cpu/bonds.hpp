@@ -140,7 +140,7 @@ void table_rows(const RadialPlan<Real>& radial, Bonds<Real>& bonds, Real* out) {
   for (int k = 0, begin = 0; k < radial.n_intervals; ++k) {
     const int end = bonds.interval_count[k];
     if (end > begin)
-      gemm(end - begin, radial.width, K, bonds.powers + static_cast<long>(begin) * K, K, radial.coefficients + k * block, radial.width,
+      gemm(end - begin, radial.width, K, bonds.powers + static_cast<long>(begin) * K, K, radial.coefficients + k * block,
            out + static_cast<long>(begin) * radial.width, radial.width, false);
     begin = end;
   }
@@ -171,12 +171,12 @@ void exact_rows(const RadialPlan<Real>& radial, Bonds<Real>& bonds, bool slope) 
     const int K = radial.layer_in[layer], N = radial.layer_out[layer];
     const Real* W = radial.layer_weights[layer];
     if (layer + 1 == radial.n_layers) {
-      gemm(n, N, K, h, widest, W, N, bonds.radial, radial.width, false);
-      if (slope) gemm(n, N, K, dh, widest, W, N, bonds.radial_slope, radial.width, false);
+      gemm(n, N, K, h, widest, W, bonds.radial, radial.width, false);
+      if (slope) gemm(n, N, K, dh, widest, W, bonds.radial_slope, radial.width, false);
       return;
     }
-    gemm(n, N, K, h, widest, W, N, next, widest, false);
-    gemm(n, N, K, dh, widest, W, N, dnext, widest, false);
+    gemm(n, N, K, h, widest, W, next, widest, false);
+    gemm(n, N, K, dh, widest, W, dnext, widest, false);
     for (int b = 0; b < n; ++b) {
       Real* value = next + static_cast<long>(b) * widest;
       Real* derivative = dnext + static_cast<long>(b) * widest;

@@ -7,19 +7,13 @@
 #include <set>
 
 #include "grace/error.hpp"
+#include "grace/evaluator_cpu/packing.hpp"
 #include "grace/evaluator_cpu/radial_table.hpp"
 
 namespace grace::cpu {
 namespace {
 
-constexpr int row_bytes = 64;             // channels are padded to this
 constexpr std::size_t block_bytes = 40960;  // rows of a product block: stays in L1 next to its operands
-
-template <class Real>
-int padded(int n) {
-  constexpr int unit = row_bytes / static_cast<int>(sizeof(Real));
-  return (n + unit - 1) / unit * unit;
-}
 
 math::HarmonicsTable<double> harmonics_table(int lmax) {
   require(lmax <= math::max_lmax, "lmax = ", lmax, " of the radial network is above the supported ", math::max_lmax);
@@ -129,18 +123,14 @@ struct CompiledModel<Real>::Storage {
   // source(element, group, in, out) -> weight
   template <class Source>
   Weights<Real> weights(int n_elements, int n_groups, int n_in, int n_out, Source source) {
-    Weights<Real> w{n_in, n_out, padded<Real>(n_in), padded<Real>(n_out), n_groups, n_elements > 1, nullptr, nullptr};
+    Weights<Real> w{n_in, n_out, padded_channels<Real>(n_in), padded_channels<Real>(n_out), n_groups, n_elements > 1, nullptr, nullptr};
     const std::size_t n = static_cast<std::size_t>(n_elements) * n_groups;
     AlignedVector<Real> forward(n * n_in * w.out_stride, Real(0)), transposed(n * n_out * w.in_stride, Real(0));
     for (int e = 0; e < n_elements; ++e)
       for (int g = 0; g < n_groups; ++g) {
         const std::size_t m = static_cast<std::size_t>(e) * n_groups + g;
-        for (int i = 0; i < n_in; ++i)
-          for (int o = 0; o < n_out; ++o) {
-            const Real value = static_cast<Real>(source(e, g, i, o));
-            forward[(m * n_in + i) * w.out_stride + o] = value;
-            transposed[(m * n_out + o) * w.in_stride + i] = value;
-          }
+        pack_matrix(n_in, w.out_stride, [&](int i, int o) { return o < n_out ? source(e, g, i, o) : 0.0; }, forward.data() + m * n_in * w.out_stride);
+        pack_matrix(n_out, w.in_stride, [&](int o, int i) { return i < n_in ? source(e, g, i, o) : 0.0; }, transposed.data() + m * n_out * w.in_stride);
       }
     w.forward = keep(reals, std::move(forward));
     w.transposed = keep(reals, std::move(transposed));
@@ -329,7 +319,7 @@ class LayerBuilder {
       if (const auto* s = std::get_if<FunctionReduce>(stage)) channels = s->n_out;
       Slot slot;
       slot.n_channels = channels;
-      slot.stride = padded<Real>(channels);
+      slot.stride = padded_channels<Real>(channels);
       slot.n_rows = static_cast<int>(needed_[name].size());
       slot.offset = offset;
       offset += static_cast<std::size_t>(slot.n_rows) * slot.stride;
@@ -425,7 +415,7 @@ class LayerBuilder {
   void make_product(const CouplingProduct& product) {
     const std::set<int>& needed = needed_.at(product.output);
     if (needed.empty()) return;
-    const int stride = padded<Real>(product.n_channels);
+    const int stride = padded_channels<Real>(product.n_channels);
     const int max_rows = std::max<int>(1, static_cast<int>(block_bytes / (sizeof(Real) * stride * tile_atoms_)));
     // Rows are cut where no path continues: a path is a run of rows with the same weight group for every consumer.
     std::vector<std::vector<int>> blocks;
@@ -540,7 +530,7 @@ class LayerBuilder {
     const RadialNetwork& network = spec_.radials.at(index_);
     plan.lmax = network.lmax;
     plan.n_channels = network.n_channels;
-    plan.stride = padded<Real>(network.n_channels);
+    plan.stride = padded_channels<Real>(network.n_channels);
     plan.width = (network.lmax + 1) * plan.stride;
     if (mode == RadialMode::table) {
       RadialTable<Real> table = make_radial_table<Real>(network, plan.stride);
@@ -548,7 +538,13 @@ class LayerBuilder {
       plan.n_intervals = table.report.n_intervals;
       plan.intervals = table.intervals;
       plan.n_coefficients = table.n_coefficients;
-      plan.coefficients = storage_.keep(storage_.reals, AlignedVector<Real>(table.coefficients.begin(), table.coefficients.end()));
+      AlignedVector<Real> packed(table.coefficients.size());
+      const std::size_t block = static_cast<std::size_t>(plan.n_coefficients) * plan.width;
+      for (int k = 0; k < plan.n_intervals; ++k) {
+        const Real* rows = table.coefficients.data() + k * block;
+        pack_matrix(plan.n_coefficients, plan.width, [&](int d, int column) { return rows[static_cast<std::size_t>(d) * plan.width + column]; }, packed.data() + k * block);
+      }
+      plan.coefficients = storage_.keep(storage_.reals, std::move(packed));
       return;
     }
     plan.n_basis = network.n_basis;
@@ -558,18 +554,19 @@ class LayerBuilder {
     plan.is_tanh = network.activation == Activation::tanh;
     std::vector<int> in, out;
     std::vector<const Real*> pointers;
-    plan.widest = padded<Real>(network.n_basis);
+    plan.widest = padded_channels<Real>(network.n_basis);
     for (int layer = 0; layer < plan.n_layers; ++layer) {
       const DenseLayer& dense = network.layers[layer];
       const bool last = layer + 1 == plan.n_layers;
-      const int width = last ? plan.width : padded<Real>(dense.n_out);
+      const int width = last ? plan.width : padded_channels<Real>(dense.n_out);
       AlignedVector<Real> w(static_cast<std::size_t>(dense.n_in) * width, Real(0));
-      for (int i = 0; i < dense.n_in; ++i)
-        for (int o = 0; o < dense.n_out; ++o) {
-          // the last layer counts n (lmax + 1) + l; bonds keep [l][n]
-          const int column = last ? (o % (network.lmax + 1)) * plan.stride + o / (network.lmax + 1) : o;
-          w[static_cast<std::size_t>(i) * width + column] = static_cast<Real>(dense.weights[static_cast<std::size_t>(i) * dense.n_out + o]);
-        }
+      // the last layer counts n (lmax + 1) + l; bonds keep [l][stride]
+      const int l_count = network.lmax + 1;
+      pack_matrix(dense.n_in, width, [&](int i, int column) {
+        const int o = last ? (column % plan.stride) * l_count + column / plan.stride : column;
+        const bool inside = last ? column % plan.stride < network.n_channels : column < dense.n_out;
+        return inside ? dense.weights[static_cast<std::size_t>(i) * dense.n_out + o] : 0.0;
+      }, w.data());
       in.push_back(dense.n_in);
       out.push_back(width);
       if (!last) plan.widest = std::max(plan.widest, width);
@@ -632,14 +629,11 @@ CompiledModel<Real>::CompiledModel(const ModelSpec& spec, RadialMode radial, int
     std::vector<int> in, out, transposed_width;
     std::vector<const double*> weights, transposed;
     for (const DenseLayer& dense : s->layers) {
-      const int out_width = padded<double>(dense.n_out), in_width = padded<double>(dense.n_in);
+      const int out_width = padded_channels<double>(dense.n_out), in_width = padded_channels<double>(dense.n_in);
       AlignedVector<double> w(static_cast<std::size_t>(dense.n_in) * out_width, 0.0), t(static_cast<std::size_t>(dense.n_out) * in_width, 0.0);
-      for (int i = 0; i < dense.n_in; ++i)
-        for (int o = 0; o < dense.n_out; ++o) {
-          const double value = dense.weights[static_cast<std::size_t>(i) * dense.n_out + o];
-          w[static_cast<std::size_t>(i) * out_width + o] = value;
-          t[static_cast<std::size_t>(o) * in_width + i] = value;
-        }
+      auto weight = [&](int i, int o) { return i < dense.n_in && o < dense.n_out ? dense.weights[static_cast<std::size_t>(i) * dense.n_out + o] : 0.0; };
+      pack_matrix(dense.n_in, out_width, weight, w.data());
+      pack_matrix(dense.n_out, in_width, [&](int o, int i) { return weight(i, o); }, t.data());
       in.push_back(dense.n_in);
       out.push_back(out_width);
       transposed_width.push_back(in_width);

@@ -1,7 +1,8 @@
-// Small dense matrices: C[M x N] (+)= A[M x K] B[K x N], row-major, N a multiple of the vector width. M is rows times
-// atoms (8 and more), K and N are channel counts (12 to 64), so B stays in L1 and nothing is packed.
+// Small dense matrices: C[M x N] (+)= A[M x K] B[K x N]. M is rows times atoms (8 and more), K and N are channel counts
+// (12 to 64), N padded to 64 bytes. A and C are row-major; B is packed in panels at load (panel_units in plan.hpp).
 #pragma once
 
+#include "grace/evaluator_cpu/plan.hpp"
 #include "grace/evaluator_cpu/simd.hpp"
 
 namespace grace::cpu {
@@ -24,10 +25,15 @@ GRACE_FORCEINLINE void gemm_tile(int K, const Real* A, int lda, const Real* B, i
 #pragma GCC unroll 16
       for (int v = 0; v < NV; ++v) sum[r][v] = P::zero();
   }
+  constexpr int ahead = 16;  // rows of B to prefetch: weights come from L2 and L3, and the load ports have room
   for (int k = 0; k < K; ++k) {
     V b[NV];
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) b[v] = P::load(B + static_cast<long>(k) * ldb + v * P::width);
+    for (int v = 0; v < NV; ++v) {
+      const Real* p = B + static_cast<long>(k) * ldb + v * P::width;
+      b[v] = P::load(p);
+      __builtin_prefetch(p + static_cast<long>(ahead) * ldb);
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < MR; ++r) {
       const V a = P::set(A[static_cast<long>(r) * lda + k]);
@@ -58,17 +64,21 @@ inline void gemm_panel(int M, int K, const Real* A, int lda, const Real* B, int 
 }
 
 template <class Real>
-inline void gemm(int M, int N, int K, const Real* A, int lda, const Real* B, int ldb, Real* C, int ldc, bool accumulate) {
-  constexpr int width = Pack<Real>::width;
-  int n = 0;
-  if constexpr (vector_bytes == 64) {
-    while (N - n >= 3 * width && N - n != 4 * width) {
-      gemm_panel<Real, 3>(M, K, A, lda, B + n, ldb, C + n, ldc, accumulate);
-      n += 3 * width;
+inline void gemm(int M, int N, int K, const Real* A, int lda, const Real* B, Real* C, int ldc, bool accumulate) {
+  constexpr int unit = row_bytes / static_cast<int>(sizeof(Real));
+  for (int left = N / unit; left > 0;) {
+    const int units = panel_units(left), panel = units * unit;
+    if constexpr (vector_bytes == row_bytes) {
+      if (units == 3) gemm_panel<Real, 3>(M, K, A, lda, B, panel, C, ldc, accumulate);
+      if (units == 2) gemm_panel<Real, 2>(M, K, A, lda, B, panel, C, ldc, accumulate);
+      if (units == 1) gemm_panel<Real, 1>(M, K, A, lda, B, panel, C, ldc, accumulate);
+    } else {
+      for (int n = 0; n < panel; n += 2 * Pack<Real>::width) gemm_panel<Real, 2>(M, K, A, lda, B + n, panel, C + n, ldc, accumulate);
     }
+    B += static_cast<long>(K) * panel;
+    C += panel;
+    left -= units;
   }
-  for (; N - n >= 2 * width; n += 2 * width) gemm_panel<Real, 2>(M, K, A, lda, B + n, ldb, C + n, ldc, accumulate);
-  for (; n < N; n += width) gemm_panel<Real, 1>(M, K, A, lda, B + n, ldb, C + n, ldc, accumulate);
 }
 
 }  // namespace GRACE_ISA

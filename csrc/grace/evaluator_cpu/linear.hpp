@@ -22,14 +22,14 @@ inline void apply_linear(const Weights<Real>& w, const Segment& s, const Tile<Re
   if (!w.per_element || tile.n_runs == 1) {
     const long element = w.per_element ? tile.species[0] : 0;
     gemm(s.n_rows * tile.n_atoms, w.out_stride, w.n_in, in + s.in_row * in_row, w.in_stride,
-         w.forward + (element * w.n_groups + s.group) * matrix, w.out_stride, out + s.out_row * out_row, w.out_stride, accumulate);
+         w.forward + (element * w.n_groups + s.group) * matrix, out + s.out_row * out_row, w.out_stride, accumulate);
     return;
   }
   for (int run = 0; run < tile.n_runs; ++run) {
     const int a = tile.run_first[run], n = tile.run_first[run + 1] - a;
     const Real* W = w.forward + (static_cast<long>(tile.species[a]) * w.n_groups + s.group) * matrix;
     for (int row = 0; row < s.n_rows; ++row)
-      gemm(n, w.out_stride, w.n_in, in + (s.in_row + row) * in_row + a * w.in_stride, w.in_stride, W, w.out_stride,
+      gemm(n, w.out_stride, w.n_in, in + (s.in_row + row) * in_row + a * w.in_stride, w.in_stride, W,
            out + (s.out_row + row) * out_row + a * w.out_stride, w.out_stride, accumulate);
   }
 }

@@ -45,12 +45,15 @@ GRACE_FORCEINLINE void accumulate_pairs(const LayerPlan<Real>& layer, const Tile
 
 template <class Real, int NR>
 GRACE_FORCEINLINE void accumulate_pairs_l(const LayerPlan<Real>& layer, const Tile<Real>& tile, int atom, int n, int l, int r0, Real* pairs) {
-  constexpr int NL = vector_bytes == 64 ? 5 : 2;  // 5 x 4 of 32 registers, 2 x 4 of 16
+  // 2l + 1 rows in blocks that leave no remainder: 5 x 4 sums of 32 registers, 2 x 4 of 16.
   int lm = l * l;
   const int end = (l + 1) * (l + 1);
-  for (; lm + NL <= end; lm += NL) accumulate_pairs<Real, NL, NR>(layer, tile, atom, n, l, lm, r0, pairs);
-  if constexpr (NL > 3)
-    for (; lm + 3 <= end; lm += 3) accumulate_pairs<Real, 3, NR>(layer, tile, atom, n, l, lm, r0, pairs);
+  if constexpr (vector_bytes == 64) {
+    for (; end - lm >= 9 || end - lm == 5; lm += 5) accumulate_pairs<Real, 5, NR>(layer, tile, atom, n, l, lm, r0, pairs);
+    for (; end - lm >= 7 || end - lm == 4; lm += 4) accumulate_pairs<Real, 4, NR>(layer, tile, atom, n, l, lm, r0, pairs);
+    for (; end - lm >= 3; lm += 3) accumulate_pairs<Real, 3, NR>(layer, tile, atom, n, l, lm, r0, pairs);
+  }
+  for (; end - lm >= 2; lm += 2) accumulate_pairs<Real, 2, NR>(layer, tile, atom, n, l, lm, r0, pairs);
   for (; lm < end; ++lm) accumulate_pairs<Real, 1, NR>(layer, tile, atom, n, l, lm, r0, pairs);
 }
 
@@ -85,6 +88,38 @@ void message_forward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
     }
 }
 
+// For NR message rows of one bond, in registers: gI[r] += sum_lm ry[lm] gT[lm][r] and gry[lm] += sum_r gT[lm][r] I[r].
+template <class Real, int NR>
+GRACE_FORCEINLINE void pair_adjoint(int n_lm, int n_rows, int row, int stride, const Real* gT, const Real* I, const Real* ry, Real* gI,
+                                    Real* gry) {
+  using P = Pack<Real>;
+  using V = typename P::V;
+  constexpr int W = P::width;
+  V value[NR], sum[NR];
+#pragma GCC unroll 8
+  for (int k = 0; k < NR; ++k) {
+    value[k] = P::load(I + static_cast<long>(row + k) * stride);
+    sum[k] = P::load(gI + static_cast<long>(row + k) * stride);
+  }
+  const Real* T = gT + static_cast<long>(row) * W;
+  for (int lm = 0; lm < n_lm; ++lm, T += static_cast<long>(n_rows) * W) {
+    const V a = P::load(ry + lm * W);
+    V g = P::load(gry + lm * W), g2 = P::zero();
+#pragma GCC unroll 8
+    for (int k = 0; k < NR; ++k) {
+      const V t = P::load(T + k * W);
+      sum[k] += a * t;
+      if (k % 2 == 0)
+        g += t * value[k];
+      else
+        g2 += t * value[k];
+    }
+    P::store(gry + lm * W, g + g2);
+  }
+#pragma GCC unroll 8
+  for (int k = 0; k < NR; ++k) P::store(gI + static_cast<long>(row + k) * stride, sum[k]);
+}
+
 // Adjoint of the message basis and of the chemical basis (B0) of the same bonds, which share R and Y:
 //   g_lm = sum_r gT[lm, r] I_j[r] + z(mu_j) gB0[lm]      (gradient of R_nl Y_lm)
 //   gI_j[r] += sum_lm R_nl Y_lm gT[lm, r]
@@ -103,6 +138,7 @@ void message_backward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
   Real* gT = tile.pair_buffer;                                  // [n_lm][n_rows][W]
   Real* ry = gT + static_cast<long>(n_lm) * n_rows * W;         // [n_lm][W]
   Real* g0 = ry + static_cast<long>(n_lm) * W;                  // [n_lm][W] factor * gB0
+  Real* gry = g0 + static_cast<long>(n_lm) * W;                 // [n_lm][W] gradient of R Y of one bond
   for (int atom = 0; atom < tile.n_atoms; ++atom) {
     const int begin = bonds.first[atom], end = bonds.first[atom + 1];
     for (int n = 0; n < radial.stride; n += W) {
@@ -121,44 +157,23 @@ void message_backward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
         const V z = gB0 == nullptr ? P::zero() : P::load(layer.chemical + static_cast<long>(bonds.species[b]) * radial.stride + n);
         for (int l = 0, lm = 0; l <= radial.lmax; ++l) {
           const V r = P::load(R + l * radial.stride);
-          for (; lm < (l + 1) * (l + 1); ++lm) P::store(ry + lm * W, r * Y[lm * component]);
-        }
-        // message gradient: four rows at a time over all lm
-        int row = 0;
-        for (; row + 4 <= n_rows; row += 4) {
-          V sum[4] = {P::load(gI + row * radial.stride), P::load(gI + (row + 1) * radial.stride),
-                      P::load(gI + (row + 2) * radial.stride), P::load(gI + (row + 3) * radial.stride)};
-          const Real* T = gT + static_cast<long>(row) * W;
-          for (int lm = 0; lm < n_lm; ++lm) {
-            const V a = P::load(ry + lm * W);
-#pragma GCC unroll 4
-            for (int k = 0; k < 4; ++k) sum[k] += a * P::load(T + (lm * n_rows + k) * W);
+          for (; lm < (l + 1) * (l + 1); ++lm) {
+            P::store(ry + lm * W, r * Y[lm * component]);
+            P::store(gry + lm * W, z * P::load(g0 + lm * W));
           }
-#pragma GCC unroll 4
-          for (int k = 0; k < 4; ++k) P::store(gI + (row + k) * radial.stride, sum[k]);
         }
-        for (; row < n_rows; ++row) {
-          V sum = P::load(gI + row * radial.stride);
-          for (int lm = 0; lm < n_lm; ++lm) sum += P::load(ry + lm * W) * P::load(gT + (lm * n_rows + row) * static_cast<long>(W));
-          P::store(gI + row * radial.stride, sum);
-        }
-        // gradient of R Y, contracted at once with dR/dx and dY/du
+        int row = 0;
+        if constexpr (vector_bytes == 64)
+          for (; row + 8 <= n_rows; row += 8) pair_adjoint<Real, 8>(n_lm, n_rows, row, radial.stride, gT, I, ry, gI, gry);
+        for (; row + 4 <= n_rows; row += 4) pair_adjoint<Real, 4>(n_lm, n_rows, row, radial.stride, gT, I, ry, gI, gry);
+        for (; row < n_rows; ++row) pair_adjoint<Real, 1>(n_lm, n_rows, row, radial.stride, gT, I, ry, gI, gry);
+        // gradient of R Y, contracted with dR/dx and dY/du
         V slope = P::zero(), fx = P::zero(), fy = P::zero(), fz = P::zero();
         for (int l = 0, lm = 0; l <= radial.lmax; ++l) {
           const V rl = P::load(R + l * radial.stride);
           V t = P::zero();
           for (; lm < (l + 1) * (l + 1); ++lm) {
-            V g = z * P::load(g0 + lm * W), g2 = P::zero();
-            const Real* T = gT + static_cast<long>(lm) * n_rows * W;
-            int r = 0;
-            for (; r + 4 <= n_rows; r += 4) {
-              g += P::load(T + r * W) * P::load(I + r * radial.stride);
-              g2 += P::load(T + (r + 1) * W) * P::load(I + (r + 1) * radial.stride);
-              g += P::load(T + (r + 2) * W) * P::load(I + (r + 2) * radial.stride);
-              g2 += P::load(T + (r + 3) * W) * P::load(I + (r + 3) * radial.stride);
-            }
-            for (; r < n_rows; ++r) g += P::load(T + r * W) * P::load(I + r * radial.stride);
-            g += g2;
+            const V g = P::load(gry + lm * W);
             t += g * Y[lm * component];
             const V gr = g * rl;
             fx += gr * dY[(3 * lm) * component];

@@ -13,6 +13,10 @@
 
 namespace grace::cpu {
 
+// Weight matrices are packed for the small-matrix kernel: columns in panels of 1 to 3 units of 64 bytes, each panel
+// [n_in][panel], so that a panel is one contiguous stream. Units of the next panel when `left` units remain:
+constexpr int panel_units(int left) { return left == 3 || left >= 5 ? 3 : left == 2 || left == 4 ? 2 : 1; }
+
 // A stored tensor of a tile. `offset` counts numbers per atom in the tile's arena.
 struct Slot {
   int n_rows = 0;
@@ -38,7 +42,7 @@ struct Segment {
   int group = 0;
 };
 
-// Weight matrices, [group][n_in][out_stride] and transposed [group][n_out][in_stride]; per element when n_elements > 1.
+// Packed matrices [group] of n_in x out_stride, and their transposes n_out x in_stride; [element][group] if per_element.
 template <class Real>
 struct Weights {
   int n_in = 0, n_out = 0, in_stride = 0, out_stride = 0, n_groups = 0;
@@ -132,8 +136,8 @@ struct RadialPlan {
   int n_intervals = 0;      // 0: exact network
   TableIntervals intervals;
   int n_coefficients = 0;
-  const Real* coefficients = nullptr;
-  // exact: Chebyshev basis and dense layers [n_in][padded n_out]
+  const Real* coefficients = nullptr;  // [interval], packed n_coefficients x width
+  // exact: Chebyshev basis and dense layers, packed n_in x padded n_out
   int n_basis = 0;
   int envelope_order = 0;
   int n_layers = 0;
@@ -189,9 +193,9 @@ struct ReadoutPlan {
   int n_layers = 0;
   const int* layer_in = nullptr;
   const int* layer_out = nullptr;       // padded to the vector row
-  const double* const* layer_weights = nullptr;  // [n_in][padded n_out]
+  const double* const* layer_weights = nullptr;  // packed n_in x padded n_out
   const int* layer_transposed_width = nullptr;      // padded n_in
-  const double* const* layer_transposed = nullptr;  // [n_out][padded n_in]
+  const double* const* layer_transposed = nullptr;  // packed n_out x padded n_in
   int widest = 0;
 };
 

@@ -20,7 +20,7 @@ inline void readout(const ReadoutPlan& plan, int n_atoms, const double* x, int x
     const double* in = layer == 0 ? x + 1 : values + (layer - 1) * plane;
     double* out = values + layer * plane;
     const int N = plan.layer_out[layer];
-    gemm(n_atoms, N, plan.layer_in[layer], in, layer == 0 ? x_stride : plan.widest, plan.layer_weights[layer], N, out, plan.widest, false);
+    gemm(n_atoms, N, plan.layer_in[layer], in, layer == 0 ? x_stride : plan.widest, plan.layer_weights[layer], out, plan.widest, false);
     if (layer + 1 == plan.n_layers) break;
     for (int a = 0; a < n_atoms; ++a)
       for (int k = 0; k < N; k += P::width) {
@@ -44,7 +44,7 @@ inline void readout(const ReadoutPlan& plan, int n_atoms, const double* x, int x
   int upper_width = 1;
   for (int layer = plan.n_layers - 1; layer >= 0; --layer) {
     const int N = plan.layer_transposed_width[layer];
-    gemm(n_atoms, N, upper_width, upper, plan.widest, plan.layer_transposed[layer], N, lower, plan.widest, false);
+    gemm(n_atoms, N, upper_width, upper, plan.widest, plan.layer_transposed[layer], lower, plan.widest, false);
     upper_width = plan.layer_in[layer];
     if (layer > 0) {
       for (int a = 0; a < n_atoms; ++a)

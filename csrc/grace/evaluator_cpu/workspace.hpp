@@ -25,7 +25,7 @@ class Workspace {
       coefficients = std::max<std::size_t>(coefficients, plan.radial.n_coefficients);
       intervals = std::max<std::size_t>(intervals, plan.radial.n_intervals);
       widest = std::max<std::size_t>(widest, plan.radial.widest);
-      pairs = std::max<std::size_t>(pairs, static_cast<std::size_t>(plan.n_harmonics) * (plan.n_message_rows + 2) * 16);
+      pairs = std::max<std::size_t>(pairs, static_cast<std::size_t>(plan.n_harmonics) * (plan.n_message_rows + 3) * 16);
     }
     grow(values_, arena * tile_atoms);
     grow(gradients_, arena * tile_atoms);
