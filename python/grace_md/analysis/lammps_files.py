@@ -46,7 +46,9 @@ def read_thermo(logs: Iterable[Path], start_mark: str | None = None) -> Thermo:
                     rows[int(values[0])] = values
                 elif words[:1] == ["Loop"] or words[:1] == ["ERROR"]:
                     in_table = False
-    table = np.array([rows[step] for step in sorted(rows)]).reshape(-1, len(header))
+    if not rows:
+        return {}
+    table = np.array([rows[step] for step in sorted(rows)])
     return {name: table[:, k] for k, name in enumerate(header)}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers, covalent_radii
+from numpy.typing import NDArray
 
 from grace_md.analysis.pairs import pairs_within
 
@@ -19,6 +20,7 @@ DEFAULT_PACKING_FRACTION = 0.36
 # Smallest distance as a fraction of the sum of covalent radii.
 DEFAULT_MINIMUM_DISTANCE = 0.8
 
+_GROUPS = 8
 _MAX_ROUNDS = 400
 _AMU_PER_A3_IN_G_PER_CM3 = 1.66053906660
 
@@ -50,8 +52,8 @@ def random_packing(
 ) -> Atoms:
     """Atoms at random positions in a periodic cube, none closer than a fraction of the covalent bond length.
 
-    Atoms are inserted from the largest element to the smallest. Each round proposes a position for every atom of the
-    element that is still missing and keeps those without a conflict, so the cost is a few pair searches per element.
+    Atoms are inserted from large to small in a few groups. Each round proposes a position for every atom of the group
+    that is still missing and keeps those without a conflict, so the cost is some ten pair searches per group.
 
     Parameters
     ----------
@@ -81,47 +83,47 @@ def random_packing(
     edge = box_volume(composition, density, packing_fraction) ** (1.0 / 3.0)
     cell = edge * np.eye(3)
     random = np.random.default_rng(seed)
-    radius = {element: minimum_distance * covalent_radii[atomic_numbers[element]] for element in composition}
+    symbols = [element for element in composition for _ in range(composition[element])]
+    radii = minimum_distance * covalent_radii[[atomic_numbers[symbol] for symbol in symbols]]
 
-    placed = np.empty((0, 3))
-    placed_radius = np.empty(0)
-    positions: dict[str, np.ndarray] = {}
-    for element in sorted(composition, key=lambda name: (-radius[name], name)):
-        kept = np.empty((0, 3))
+    positions = np.empty((len(symbols), 3))
+    placed = np.empty(0, dtype=np.int64)
+    for group in np.array_split(np.argsort(-radii, kind="stable"), _GROUPS):
+        missing = group
         for _ in range(_MAX_ROUNDS):
-            missing = composition[element] - len(kept)
-            if missing == 0:
+            if len(missing) == 0:
                 break
-            proposed = edge * random.random((missing, 3))
-            good = _free(proposed, radius[element], placed, placed_radius, cell)
-            kept = np.concatenate([kept, proposed[good]])
-            placed = np.concatenate([placed, proposed[good]])
-            placed_radius = np.concatenate([placed_radius, np.full(int(good.sum()), radius[element])])
-        if len(kept) < composition[element]:
+            positions[missing] = edge * random.random((len(missing), 3))
+            good = _free(positions, radii, missing, placed, cell)
+            placed = np.concatenate([placed, missing[good]])
+            missing = missing[~good]
+        if len(missing):
             raise ValueError(
-                f"only {len(placed)} of {sum(composition.values())} atoms fit into a box of edge {edge:.2f} A with "
+                f"only {len(placed)} of {len(symbols)} atoms fit into a box of edge {edge:.2f} A with "
                 f"`minimum_distance` = {minimum_distance} of the covalent bond length; lower `minimum_distance`, "
                 "`density` or `packing_fraction`."
             )
-        positions[element] = kept
-    symbols = [element for element in composition for _ in range(composition[element])]
-    return Atoms(symbols, np.concatenate([positions[element] for element in composition]), cell=cell, pbc=True)
+    return Atoms(symbols, positions, cell=cell, pbc=True)
 
 
 def _free(
-    proposed: np.ndarray, radius: float, placed: np.ndarray, placed_radius: np.ndarray, cell: np.ndarray
-) -> np.ndarray:
-    """Mask of the proposed positions that conflict neither with placed atoms nor with an earlier proposed one."""
-    good = np.ones(len(proposed), dtype=bool)
-    if radius <= 0.0:
+    positions: NDArray[np.float64],
+    radii: NDArray[np.float64],
+    proposed: NDArray[np.int64],
+    placed: NDArray[np.int64],
+    cell: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Mask of the proposed atoms that conflict neither with placed atoms nor with an earlier proposed one."""
+    largest = float(radii[proposed].max())
+    good: NDArray[np.bool_] = 2.0 * radii[proposed] < cell[0, 0]  # a larger atom would meet its own image
+    if not largest > 0.0:
         return good
-    if 2.0 * radius >= cell[0, 0]:
-        return ~good  # an atom of this size meets its own image
     if len(placed):
-        i, j, distance = pairs_within(placed, cell, radius + float(placed_radius.max()), centres=proposed)
-        good[i[distance < radius + placed_radius[j]]] = False
-    i, j, _ = pairs_within(proposed, cell, 2.0 * radius)
+        reach = largest + float(radii[placed].max())
+        i, j, distance = pairs_within(positions[placed], cell, reach, centres=positions[proposed])
+        good[i[distance < radii[proposed[i]] + radii[placed[j]]]] = False
+    i, j, distance = pairs_within(positions[proposed], cell, 2.0 * largest)
     # A conflict between two free proposals removes the later one only.
-    both = good[i] & good[j] & (i > j)
-    good[i[both]] = False
+    conflict = (distance < radii[proposed[i]] + radii[proposed[j]]) & good[i] & good[j] & (i > j)
+    good[i[conflict]] = False
     return good

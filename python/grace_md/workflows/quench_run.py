@@ -16,6 +16,7 @@ from ase.data import covalent_radii
 
 from grace_md.analysis.lammps_files import read_frames, truncate_frames
 from grace_md.analysis.pairs import closest_contact
+from grace_md.analysis.report import CONTACT_LIMIT
 from grace_md.progress import ProgressBar
 from grace_md.workflows.packing import random_packing
 from grace_md.workflows.quench_input import (
@@ -33,8 +34,8 @@ from grace_md.workflows.run_lammps import LammpsError, LammpsRun, stop_signals
 
 __all__ = ["DEFAULT_CONTACT_LIMIT", "QuenchAbortedError", "load_settings", "prepare_quench", "run_quench"]
 
-# Two atoms closer than this share of the sum of their covalent radii have fused. Hot melts reach about 0.6.
-DEFAULT_CONTACT_LIMIT = 0.5
+# Two atoms closer than this share of the sum of their covalent radii have fused.
+DEFAULT_CONTACT_LIMIT = CONTACT_LIMIT
 
 _OWN_FILES = ("in.*", "log.*", "restart.*", "restart_point.lammpstrj", "*.png", "*.csv")
 _OWN_NAMES = ("start.data", "final.data", "trajectory.lammpstrj", "quench.json", "state.json", "summary.json")
@@ -158,7 +159,7 @@ def run_quench(
     resume : bool
         Continue from the last restart point.
     max_minutes : float, optional
-        Stop at the first restart point after this wall time.
+        Stop at the first restart point after this wall time; 0: at the next one.
     contact_limit : float
         Smallest allowed d_ij / (r_i + r_j) with covalent radii r, checked at every restart point.
     lmp : str, optional
@@ -190,12 +191,14 @@ def run_quench(
         truncate_frames(folder / "trajectory.lammpstrj", state.step)
     elif not resume and state.status != "prepared":
         raise FileExistsError(f"{folder} holds a run that is {state.status}; continue it with --resume.")
-    _write_control(folder, settings, stop=False)
+    stop_at_once = max_minutes is not None and max_minutes <= 0.0
+    _write_control(folder, settings, stop=stop_at_once)
     state.status, state.message = "running", ""
     state.save(folder)
 
     run = LammpsRun([*arguments, "-log", "none"], folder, ranks, threads, lmp)
     watch = _Watch(folder, settings, state, run, contact_limit, max_minutes)
+    watch.asked_to_stop = stop_at_once
     with ProgressBar(settings.total_steps, "quench", start=state.step) as bar, stop_signals(watch.stop, watch.kill):
         try:
             for line in run.lines():

@@ -92,9 +92,10 @@ class LammpsRun:
     def lines(self) -> Iterator[str]:
         """Output lines as they come, until LAMMPS ends."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.tail.append(line.rstrip("\n"))
-            yield line
+        with self.process.stdout as output:
+            for line in output:
+                self.tail.append(line.rstrip("\n"))
+                yield line
         self.process.wait()
 
     def kill(self) -> None:
