@@ -3,11 +3,13 @@
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.data import chemical_symbols, covalent_radii
 
+from grace_md.analysis.lammps_files import read_data
 from grace_md.analysis.pairs import closest_contact
 from grace_md.data import available_models, model_path
 from grace_md.workflows import quench, quickstart
@@ -100,6 +102,17 @@ def test_paper_protocol_is_in_the_input(tmp_path):
     assert mendeleev.n_atoms == 9964
     write_inputs(tmp_path, mendeleev)
     assert "aniso 20000 0 1 " in (tmp_path / "in.mendeleev").read_text()
+
+
+def test_example_input_is_what_the_command_writes(tmp_path):
+    settings = quench.lava_settings(248, 40_000)
+    prepare_quench(settings, tmp_path / "run", model_path())
+    example = Path(__file__).parents[2] / "examples" / "lava"
+    for name in ("in.lava", "in.lava.resume"):
+        assert (example / name).read_text() == (tmp_path / "run" / name).read_text(), name
+    shown, written = (read_data(folder / "start.data", list(LAVA)) for folder in (example, tmp_path / "run"))
+    assert shown.get_chemical_symbols() == written.get_chemical_symbols()
+    assert np.allclose(shown.positions, written.positions, rtol=0.0, atol=1e-10)
 
 
 def test_settings_survive_json_and_bad_ones_are_named(tmp_path):
