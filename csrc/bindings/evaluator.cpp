@@ -25,8 +25,8 @@ py::array_t<double> zeros(std::initializer_list<py::ssize_t> shape) {
   return array;
 }
 
-std::unique_ptr<grace::Evaluator> make(const grace::ModelSpec& model, const std::string& precision, const std::string& radial,
-                                       const std::string& device, int n_threads, int chunk) {
+std::unique_ptr<grace::Evaluator> make(const grace::ModelSpec& model, const std::string& precision,
+                                       const std::string& radial, const std::string& device, int n_threads, int chunk) {
   grace::EvaluatorOptions options;
   options.precision = grace::parse_precision(precision);
   options.radial = grace::parse_radial_mode(radial);
@@ -37,17 +37,18 @@ std::unique_ptr<grace::Evaluator> make(const grace::ModelSpec& model, const std:
   return grace::make_evaluator(model, options);
 }
 
-py::dict compute(grace::Evaluator& evaluator, const grace::NeighborList& list, const Array<double>& positions, const Array<double>& cells,
-                 const Array<std::int32_t>& species, bool forces, bool atom_virial, std::optional<Array<std::int32_t>> selection,
-                 bool stages) {
+py::dict compute(grace::Evaluator& evaluator, const grace::NeighborList& list, const Array<double>& positions,
+                 const Array<double>& cells, const Array<std::int32_t>& species, bool forces, bool atom_virial,
+                 std::optional<Array<std::int32_t>> selection, bool stages) {
   const py::ssize_t n = static_cast<py::ssize_t>(list.n_atoms);
-  const bool good_shapes = positions.ndim() == 2 && positions.shape(0) == n && positions.shape(1) == 3 && cells.ndim() == 3 &&
-                           cells.shape(1) == 3 && cells.shape(2) == 3 && species.ndim() == 1 && species.shape(0) == n;
-  grace::require(good_shapes, "`positions`, `cells` and `species` must have shapes [", n, ", 3], [n_structures, 3, 3] and [", n,
-                 "], the atoms of the neighbour list");
+  const bool good_shapes = positions.ndim() == 2 && positions.shape(0) == n && positions.shape(1) == 3 &&
+                           cells.ndim() == 3 && cells.shape(1) == 3 && cells.shape(2) == 3 && species.ndim() == 1 &&
+                           species.shape(0) == n;
+  grace::require(good_shapes, "`positions`, `cells` and `species` must have shapes [", n,
+                 ", 3], [n_structures, 3, 3] and [", n, "], the atoms of the neighbour list");
   const py::ssize_t n_structures = cells.shape(0);
-  grace::require(n == 0 || list.structure.back() < n_structures, "`cells` holds ", n_structures, " cells, the neighbour list has ",
-                 n == 0 ? 0 : list.structure.back() + 1, " structures");
+  grace::require(n == 0 || list.structure.back() < n_structures, "`cells` holds ", n_structures,
+                 " cells, the neighbour list has ", n == 0 ? 0 : list.structure.back() + 1, " structures");
 
   py::dict out;
   auto keep = [&](const char* name, py::array_t<double> array) {
@@ -94,7 +95,8 @@ py::dict compute(grace::Evaluator& evaluator, const grace::NeighborList& list, c
     py::dict by_name;
     for (const grace::StageTensor& t : tensors) {
       const std::vector<py::ssize_t> shape{n, static_cast<py::ssize_t>(t.rows.size()), t.n_channels};
-      by_name[t.name.c_str()] = py::make_tuple(t.rows, py::array_t<double>(shape, t.values.data()), py::array_t<double>(shape, t.gradients.data()));
+      by_name[t.name.c_str()] = py::make_tuple(t.rows, py::array_t<double>(shape, t.values.data()),
+                                               py::array_t<double>(shape, t.gradients.data()));
     }
     out["stages"] = by_name;
   }
@@ -118,15 +120,19 @@ py::dict report(const grace::Evaluator& evaluator) {
 void bind_evaluator(py::module_& m) {
   using grace::Evaluator;
   py::class_<Evaluator>(m, "Evaluator", "Energies, forces and virials of a model on one device.")
-      .def(py::init(&make), py::arg("model"), py::arg("precision") = "fp64", py::arg("radial") = "table", py::arg("device") = "auto",
-           py::arg("n_threads") = 0, py::arg("chunk") = 0)
-      .def("compute", &compute, py::arg("neighbors"), py::arg("positions"), py::arg("cells"), py::arg("species"), py::arg("forces") = true,
-           py::arg("atom_virial") = false, py::arg("selection") = py::none(), py::arg("stages") = false,
+      .def(py::init(&make), py::arg("model"), py::arg("precision") = "fp64", py::arg("radial") = "table",
+           py::arg("device") = "auto", py::arg("n_threads") = 0, py::arg("chunk") = 0)
+      .def("compute", &compute, py::arg("neighbors"), py::arg("positions"), py::arg("cells"), py::arg("species"),
+           py::arg("forces") = true, py::arg("atom_virial") = false, py::arg("selection") = py::none(),
+           py::arg("stages") = false,
            "Evaluate the atoms of a neighbour list.\n\n"
            "positions [n_atoms, 3] A as given to build_neighbors (moved since by less than the skin allows); cells\n"
-           "[n_structures, 3, 3]; species [n_atoms] indices into model.elements; selection: atoms whose energies are wanted.\n"
-           "Returns atomic_energies [n_atoms] eV, forces [n_atoms, 3] eV/A, virial [n_structures, 3, 3] eV (sum r_a f_b),\n"
-           "atom_virial and centroid_virial [n_atoms, 3, 3], closest_distance A, closest_pair; with stages=True also a dictionary\n"
+           "[n_structures, 3, 3]; species [n_atoms] indices into model.elements; selection: atoms whose energies are "
+           "wanted.\n"
+           "Returns atomic_energies [n_atoms] eV, forces [n_atoms, 3] eV/A, virial [n_structures, 3, 3] eV (sum r_a "
+           "f_b),\n"
+           "atom_virial and centroid_virial [n_atoms, 3, 3], closest_distance A, closest_pair; with stages=True also a "
+           "dictionary\n"
            "name -> (stored rows, values, gradients), both [n_atoms, n_rows, n_channels], for tests.")
       .def_property_readonly("radial_report", &report)
       .def_property_readonly("message_width", &Evaluator::message_width)

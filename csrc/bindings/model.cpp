@@ -97,11 +97,14 @@ py::list stages(const grace::ModelSpec& spec) {
     std::visit(
         [&](const auto& s) {
           using S = std::decay_t<decltype(s)>;
-          if constexpr (std::is_same_v<S, grace::SingleParticleBasis>) out.append(py::make_tuple("single-particle basis", s.output));
+          if constexpr (std::is_same_v<S, grace::SingleParticleBasis>)
+            out.append(py::make_tuple("single-particle basis", s.output));
           if constexpr (std::is_same_v<S, grace::MessageBasis>) out.append(py::make_tuple("message basis", s.output));
           if constexpr (std::is_same_v<S, grace::ChannelMix>) out.append(py::make_tuple("channel mix", s.output));
-          if constexpr (std::is_same_v<S, grace::CouplingProduct>) out.append(py::make_tuple("coupling product", s.output));
-          if constexpr (std::is_same_v<S, grace::FunctionReduce>) out.append(py::make_tuple("function reduce", s.output));
+          if constexpr (std::is_same_v<S, grace::CouplingProduct>)
+            out.append(py::make_tuple("coupling product", s.output));
+          if constexpr (std::is_same_v<S, grace::FunctionReduce>)
+            out.append(py::make_tuple("function reduce", s.output));
           if constexpr (std::is_same_v<S, grace::DensityNorm>) out.append(py::make_tuple("density norm", s.output));
           if constexpr (std::is_same_v<S, grace::Readout>) out.append(py::make_tuple("readout", "energy"));
         },
@@ -113,9 +116,11 @@ py::list stages(const grace::ModelSpec& spec) {
 
 void bind_model(py::module_& m) {
   using grace::ModelSpec;
-  py::class_<ModelSpec, std::shared_ptr<ModelSpec>>(m, "ModelSpec", "A checked GRACE model: an ordered list of typed stages.")
+  py::class_<ModelSpec, std::shared_ptr<ModelSpec>>(m, "ModelSpec",
+                                                    "A checked GRACE model: an ordered list of typed stages.")
       .def(py::init([](py::dict arrays, std::string name, std::vector<std::string> elements) {
-             return std::make_shared<ModelSpec>(grace::load_model(DictSource(std::move(arrays), std::move(name)), elements));
+             return std::make_shared<ModelSpec>(
+                 grace::load_model(DictSource(std::move(arrays), std::move(name)), elements));
            }),
            py::arg("arrays"), py::arg("name") = "<arrays>", py::arg("elements") = std::vector<std::string>{})
       .def_static(
@@ -131,10 +136,13 @@ void bind_model(py::module_& m) {
       .def_readonly("elements", &ModelSpec::elements)
       .def_readonly("file_elements", &ModelSpec::file_elements)
       .def_readonly("max_cutoff", &ModelSpec::max_cutoff)
-      .def_property_readonly("pair_cutoffs", [](const ModelSpec& s) { return matrix(s.pair_cutoffs, s.n_elements()); },
-                             "float64 [n_elements, n_elements], A; row = centre")
+      .def_property_readonly(
+          "pair_cutoffs", [](const ModelSpec& s) { return matrix(s.pair_cutoffs, s.n_elements()); },
+          "float64 [n_elements, n_elements], A; row = centre")
       .def_readonly("output_scale", &ModelSpec::output_scale)
-      .def_property_readonly("shift", [](const ModelSpec& s) { return py::array_t<double>(s.shift.size(), s.shift.data()); }, "float64 [n_elements], eV")
+      .def_property_readonly(
+          "shift", [](const ModelSpec& s) { return py::array_t<double>(s.shift.size(), s.shift.data()); },
+          "float64 [n_elements], eV")
       .def_readonly("n_parameters", &ModelSpec::n_parameters)
       .def_readonly("unused_keys", &ModelSpec::unused_keys)
       .def_property_readonly("radial", &radial_networks)

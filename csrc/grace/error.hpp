@@ -12,7 +12,8 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// require(condition, "`skin` must be >= 0, got ", skin): throws grace::Error with the pieces joined when condition is false.
+// require(condition, "`skin` must be >= 0, got ", skin): throws grace::Error with the pieces joined when condition is
+// false.
 template <class... Pieces>
 void require(bool condition, const Pieces&... pieces) {
   if (condition) return;

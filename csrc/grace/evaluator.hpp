@@ -22,18 +22,20 @@ struct EvaluatorOptions {
 
 // The atoms to evaluate. All pointers belong to the caller and are only read.
 struct Geometry {
-  std::int64_t n_centers = 0;              // atoms 0 .. n_centers-1 have neighbour rows and energies
-  std::int64_t n_atoms = 0;                // centres, then ghosts (LAMMPS); equal to n_centers with image shifts
-  const double* positions = nullptr;       // [n_atoms][3], A
-  const std::int32_t* species = nullptr;   // [n_atoms], index into ModelSpec::elements; -1 = not an atom of this model (its bonds are skipped)
+  std::int64_t n_centers = 0;         // atoms 0 .. n_centers-1 have neighbour rows and energies
+  std::int64_t n_atoms = 0;           // centres, then ghosts (LAMMPS); equal to n_centers with image shifts
+  const double* positions = nullptr;  // [n_atoms][3], A
+  const std::int32_t* species =
+      nullptr;  // [n_atoms], index into ModelSpec::elements; -1 = not an atom of this model (its bonds are skipped)
   const std::int64_t* first = nullptr;     // [n_centers + 1]
   const std::int32_t* neighbor = nullptr;  // [first[n_centers]]; pairs beyond the pair cutoff are skipped
   const std::int32_t* shift = nullptr;     // packed images (neighbors.hpp), or nullptr
   std::int64_t n_structures = 1;
-  const double* cells = nullptr;           // [n_structures][3][3], needed with shifts
-  const std::int32_t* structure = nullptr; // [n_centers] index into cells; nullptr: one structure
-  const std::int32_t* owner = nullptr;     // [n_atoms] centre that a ghost is an image of (identity for centres); nullptr: no such map
-  const std::int32_t* selection = nullptr; // [n_selected] centres whose energies are wanted; nullptr: all
+  const double* cells = nullptr;            // [n_structures][3][3], needed with shifts
+  const std::int32_t* structure = nullptr;  // [n_centers] index into cells; nullptr: one structure
+  const std::int32_t* owner =
+      nullptr;  // [n_atoms] centre that a ghost is an image of (identity for centres); nullptr: no such map
+  const std::int32_t* selection = nullptr;  // [n_selected] centres whose energies are wanted; nullptr: all
   std::int64_t n_selected = 0;
 };
 
@@ -46,8 +48,8 @@ struct StageTensor {
   std::vector<double> gradients;  // same shape, dE/d(value) in eV
 };
 
-// Where results go. Energies are written; forces and virials are added to. Force f_b = -dE/dr_ij of a directed bond acts
-// +f on neighbour j and -f on centre i; virial[a][b] = sum r_a f_b (LAMMPS sign; ASE stress = -virial / volume).
+// Where results go. Energies are written; forces and virials are added to. Force f_b = -dE/dr_ij of a directed bond
+// acts +f on neighbour j and -f on centre i; virial[a][b] = sum r_a f_b (LAMMPS sign; ASE stress = -virial / volume).
 struct Results {
   double* energies = nullptr;         // [n_centers], eV, with output scale and shifts; only selected rows are written
   double* forces = nullptr;           // [n_atoms][3], eV/A, -d(sum of selected energies)/dx; nullptr: energies only
@@ -55,12 +57,12 @@ struct Results {
   double* atom_virial = nullptr;      // [n_atoms][3][3], half of each bond on i and half on j
   double* centroid_virial = nullptr;  // [n_atoms][3][3], each bond on its neighbour j: heat flux J = sum_j W_j v_j
   std::vector<StageTensor>* stages = nullptr;  // for tests: filled when forces are computed
-  double closest_distance = 0.0;      // out: smallest distance met within a pair cutoff (infinity if none), A
+  double closest_distance = 0.0;               // out: smallest distance met within a pair cutoff (infinity if none), A
   std::array<std::int64_t, 2> closest_pair{-1, -1};  // out
 };
 
-// Two-layer models with ghosts that have no owner map (several MPI ranks): fills and folds ghost rows between the layers.
-// Rows are [n_atoms][width]; forward copies owner rows to ghosts, reverse adds ghost rows to owners.
+// Two-layer models with ghosts that have no owner map (several MPI ranks): fills and folds ghost rows between the
+// layers. Rows are [n_atoms][width]; forward copies owner rows to ghosts, reverse adds ghost rows to owners.
 class MessageExchange {
  public:
   virtual ~MessageExchange() = default;
@@ -85,9 +87,9 @@ class Evaluator {
   virtual const ModelSpec& model() const = 0;
   virtual void compute(const Geometry& geometry, Results& results, MessageExchange* exchange = nullptr) = 0;
   virtual RadialTableReport radial_report() const = 0;
-  virtual int message_width() const = 0;       // numbers per atom exchanged between layers; 0 for one layer
+  virtual int message_width() const = 0;            // numbers per atom exchanged between layers; 0 for one layer
   virtual std::size_t workspace_bytes() const = 0;  // memory held beyond the model, all threads
-  virtual std::string description() const = 0;  // "cpu x86-64-v4, fp64, radial table (...), 2 threads"
+  virtual std::string description() const = 0;      // "cpu x86-64-v4, fp64, radial table (...), 2 threads"
 };
 
 // Throws Error when the device is not available.

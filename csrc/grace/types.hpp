@@ -13,7 +13,8 @@ enum class Precision { fp64, mixed, fp32 };
 // table: piecewise polynomials of x = r / rc(pair), built and checked at load. exact: the radial network itself.
 enum class RadialMode { table, exact };
 
-// Where an evaluator runs. The CUDA evaluator is not part of this build yet; asking for it is an error, never a silent fallback.
+// Where an evaluator runs. The CUDA evaluator is not part of this build yet; asking for it is an error, never a silent
+// fallback.
 enum class DeviceKind { cpu, cuda };
 struct Device {
   DeviceKind kind = DeviceKind::cpu;

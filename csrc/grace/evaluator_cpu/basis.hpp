@@ -35,7 +35,8 @@ GRACE_FORCEINLINE void accumulate_basis(const LayerPlan<Real>& layer, const Tile
       }
     }
 #pragma GCC unroll 32
-    for (int r = 0; r < n_rows; ++r) P::store(A + (row0 + r) * row_stride + static_cast<long>(atom) * radial.stride + n, factor * sum[r]);
+    for (int r = 0; r < n_rows; ++r)
+      P::store(A + (row0 + r) * row_stride + static_cast<long>(atom) * radial.stride + n, factor * sum[r]);
   }
 }
 
@@ -43,8 +44,9 @@ GRACE_FORCEINLINE void accumulate_basis(const LayerPlan<Real>& layer, const Tile
 
 // Adds sum_n gR R' to `slope` and sum_n (g R)_lm dY_lm to the three `force` packs. `g` rows have stride g_stride.
 template <class Real, int LA, int LB>
-GRACE_FORCEINLINE void contract_bond(const LayerPlan<Real>& layer, const Bonds<Real>& bonds, int b, const Real* g, long g_stride,
-                                     const Real* z, typename Pack<Real>::V& slope, typename Pack<Real>::V* force) {
+GRACE_FORCEINLINE void contract_bond(const LayerPlan<Real>& layer, const Bonds<Real>& bonds, int b, const Real* g,
+                                     long g_stride, const Real* z, typename Pack<Real>::V& slope,
+                                     typename Pack<Real>::V* force) {
   using P = Pack<Real>;
   using V = typename P::V;
   constexpr int row0 = LA * LA, n_rows = (LB + 1) * (LB + 1) - row0;
@@ -78,7 +80,8 @@ GRACE_FORCEINLINE void contract_bond(const LayerPlan<Real>& layer, const Bonds<R
     for (int k = 0; k < 3; ++k) force[k] += v[r] * dY[(3 * (row0 + r) + k) * component];
 }
 
-// Calls f<LA, LB>() over l groups that fit the registers: {0..3}, {4}, {5}, ... (32 registers) or {0..2}, {3}, ... (16).
+// Calls f<LA, LB>() over l groups that fit the registers: {0..3}, {4}, {5}, ... (32 registers) or {0..2}, {3}, ...
+// (16).
 template <class Function>
 GRACE_FORCEINLINE void for_l_groups(int lmax, Function f) {
   constexpr bool wide = vector_bytes == 64;
@@ -127,7 +130,8 @@ template <class Real>
 GRACE_FORCEINLINE void add_bond_gradient(Bonds<Real>& bonds, int b, double slope, double fx, double fy, double fz) {
   const long c = bonds.capacity;
   const double inverse = 1.0 / bonds.distance[b];
-  const double ux = bonds.vector[b] * inverse, uy = bonds.vector[c + b] * inverse, uz = bonds.vector[2 * c + b] * inverse;
+  const double ux = bonds.vector[b] * inverse, uy = bonds.vector[c + b] * inverse,
+               uz = bonds.vector[2 * c + b] * inverse;
   const double radial = slope * bonds.inverse_cutoff[b] - (fx * ux + fy * uy + fz * uz) * inverse;
   bonds.gradient[b] += fx * inverse + radial * ux;
   bonds.gradient[c + b] += fy * inverse + radial * uy;
@@ -137,7 +141,8 @@ GRACE_FORCEINLINE void add_bond_gradient(Bonds<Real>& bonds, int b, double slope
 template <class Real>
 void basis_forward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
   Real* A = slot_rows(tile.values, layer.slots[layer.basis], tile);
-  for (int atom = 0; atom < tile.n_atoms; ++atom) for_l_groups(layer.radial.lmax, AccumulateBasis<Real>{layer, tile, atom, A});
+  for (int atom = 0; atom < tile.n_atoms; ++atom)
+    for_l_groups(layer.radial.lmax, AccumulateBasis<Real>{layer, tile, atom, A});
 }
 
 template <class Real>
@@ -152,7 +157,8 @@ void basis_backward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
     for (int b = bonds.first[atom]; b < bonds.first[atom + 1]; ++b) {
       V slope = P::zero(), force[3] = {P::zero(), P::zero(), P::zero()};
       for_l_groups(layer.radial.lmax,
-                   ContractBond<Real>{layer, bonds, b, gA + static_cast<long>(atom) * stride, static_cast<long>(tile.n_atoms) * stride,
+                   ContractBond<Real>{layer, bonds, b, gA + static_cast<long>(atom) * stride,
+                                      static_cast<long>(tile.n_atoms) * stride,
                                       layer.chemical + static_cast<long>(bonds.species[b]) * stride, slope, force});
       add_bond_gradient(bonds, b, factor * P::sum(slope), factor * P::sum(force[0]), factor * P::sum(force[1]),
                         factor * P::sum(force[2]));

@@ -93,7 +93,8 @@ void compute_harmonics(const math::HarmonicsTable<Real>& table, Bonds<Real>& bon
   }
 }
 
-// Bonds sorted by table interval (counting sort), so that one interval's coefficients serve all its bonds as one matrix.
+// Bonds sorted by table interval (counting sort), so that one interval's coefficients serve all its bonds as one
+// matrix.
 template <class Real>
 void sort_by_interval(const RadialPlan<Real>& radial, Bonds<Real>& bonds) {
   int* count = bonds.interval_count;
@@ -140,8 +141,8 @@ void table_rows(const RadialPlan<Real>& radial, Bonds<Real>& bonds, Real* out) {
   for (int k = 0, begin = 0; k < radial.n_intervals; ++k) {
     const int end = bonds.interval_count[k];
     if (end > begin)
-      gemm(end - begin, radial.width, K, bonds.powers + static_cast<long>(begin) * K, K, radial.coefficients + k * block,
-           out + static_cast<long>(begin) * radial.width, radial.width, false);
+      gemm(end - begin, radial.width, K, bonds.powers + static_cast<long>(begin) * K, K,
+           radial.coefficients + k * block, out + static_cast<long>(begin) * radial.width, radial.width, false);
     begin = end;
   }
 }

@@ -1,4 +1,5 @@
-// Compiles a ModelSpec for the tile kernels: prunes rows nobody reads, merges and pads weights, cuts products into blocks.
+// Compiles a ModelSpec for the tile kernels: prunes rows nobody reads, merges and pads weights, cuts products into
+// blocks.
 #pragma once
 
 #include <cstdlib>
@@ -37,6 +38,9 @@ struct CompiledLayer {
 };
 
 template <class Real>
+class PlanStorage;
+
+template <class Real>
 class CompiledModel {
  public:
   // tile_atoms: atoms of a tile, which sets the block size of streamed products.
@@ -51,8 +55,7 @@ class CompiledModel {
   std::size_t bytes() const;
 
  private:
-  struct Storage;
-  std::unique_ptr<Storage> storage_;
+  std::unique_ptr<PlanStorage<Real>> storage_;
 };
 
 }  // namespace grace::cpu

@@ -26,11 +26,13 @@ Kernels select_kernels() {
   const bool has_v4 = __builtin_cpu_supports("x86-64-v4"), has_v3 = __builtin_cpu_supports("x86-64-v3");
   if (word.empty()) return has_v4 ? isa_v4::kernels() : has_v3 ? isa_v3::kernels() : isa_baseline::kernels();
   if (word == "v4" || word == "v3") {
-    require(word == "v4" ? has_v4 : has_v3, "GRACE_MD_ISA=", word, " was set, but this processor does not support x86-64-", word);
+    require(word == "v4" ? has_v4 : has_v3, "GRACE_MD_ISA=", word,
+            " was set, but this processor does not support x86-64-", word);
     return word == "v4" ? isa_v4::kernels() : isa_v3::kernels();
   }
 #endif
-  require(word.empty() || word == "baseline", "GRACE_MD_ISA=", word, " is not an instruction set of this build; use baseline",
+  require(word.empty() || word == "baseline", "GRACE_MD_ISA=", word,
+          " is not an instruction set of this build; use baseline",
 #ifdef GRACE_HAVE_X86_LEVELS
           ", v3 or v4"
 #else

@@ -5,8 +5,8 @@
 
 namespace grace::cpu {
 
-// The best unit this build has and this processor runs. GRACE_MD_ISA = baseline | v3 | v4 forces one (Error if the build
-// or the processor lacks it).
+// The best unit this build has and this processor runs. GRACE_MD_ISA = baseline | v3 | v4 forces one (Error if the
+// build or the processor lacks it).
 Kernels select_kernels();
 
 }  // namespace grace::cpu

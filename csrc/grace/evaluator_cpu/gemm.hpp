@@ -10,7 +10,8 @@ inline namespace GRACE_ISA {
 
 // Register tile of MR rows x NV vectors: MR * NV sums, NV vectors of B, one broadcast of A.
 template <class Real, int MR, int NV>
-GRACE_FORCEINLINE void gemm_tile(int K, const Real* A, int lda, const Real* B, int ldb, Real* C, int ldc, bool accumulate) {
+GRACE_FORCEINLINE void gemm_tile(int K, const Real* A, int lda, const Real* B, int ldb, Real* C, int ldc,
+                                 bool accumulate) {
   using P = Pack<Real>;
   using V = typename P::V;
   V sum[MR][NV];
@@ -48,19 +49,24 @@ GRACE_FORCEINLINE void gemm_tile(int K, const Real* A, int lda, const Real* B, i
 }
 
 template <class Real, int NV>
-inline void gemm_panel(int M, int K, const Real* A, int lda, const Real* B, int ldb, Real* C, int ldc, bool accumulate) {
+inline void gemm_panel(int M, int K, const Real* A, int lda, const Real* B, int ldb, Real* C, int ldc,
+                       bool accumulate) {
   constexpr int MR = vector_bytes == 64 ? 8 : 4;  // 8 x 3 of 32 registers, 4 x 2 of 16
   int m = 0;
   for (; m + MR <= M; m += MR)
-    gemm_tile<Real, MR, NV>(K, A + static_cast<long>(m) * lda, lda, B, ldb, C + static_cast<long>(m) * ldc, ldc, accumulate);
+    gemm_tile<Real, MR, NV>(K, A + static_cast<long>(m) * lda, lda, B, ldb, C + static_cast<long>(m) * ldc, ldc,
+                            accumulate);
   if constexpr (MR == 8) {
     for (; m + 4 <= M; m += 4)
-      gemm_tile<Real, 4, NV>(K, A + static_cast<long>(m) * lda, lda, B, ldb, C + static_cast<long>(m) * ldc, ldc, accumulate);
+      gemm_tile<Real, 4, NV>(K, A + static_cast<long>(m) * lda, lda, B, ldb, C + static_cast<long>(m) * ldc, ldc,
+                             accumulate);
   }
   for (; m + 2 <= M; m += 2)
-    gemm_tile<Real, 2, NV>(K, A + static_cast<long>(m) * lda, lda, B, ldb, C + static_cast<long>(m) * ldc, ldc, accumulate);
+    gemm_tile<Real, 2, NV>(K, A + static_cast<long>(m) * lda, lda, B, ldb, C + static_cast<long>(m) * ldc, ldc,
+                           accumulate);
   for (; m < M; ++m)
-    gemm_tile<Real, 1, NV>(K, A + static_cast<long>(m) * lda, lda, B, ldb, C + static_cast<long>(m) * ldc, ldc, accumulate);
+    gemm_tile<Real, 1, NV>(K, A + static_cast<long>(m) * lda, lda, B, ldb, C + static_cast<long>(m) * ldc, ldc,
+                           accumulate);
 }
 
 template <class Real>
@@ -73,7 +79,8 @@ inline void gemm(int M, int N, int K, const Real* A, int lda, const Real* B, Rea
       if (units == 2) gemm_panel<Real, 2>(M, K, A, lda, B, panel, C, ldc, accumulate);
       if (units == 1) gemm_panel<Real, 1>(M, K, A, lda, B, panel, C, ldc, accumulate);
     } else {
-      for (int n = 0; n < panel; n += 2 * Pack<Real>::width) gemm_panel<Real, 2>(M, K, A, lda, B + n, panel, C + n, ldc, accumulate);
+      for (int n = 0; n < panel; n += 2 * Pack<Real>::width)
+        gemm_panel<Real, 2>(M, K, A, lda, B + n, panel, C + n, ldc, accumulate);
     }
     B += static_cast<long>(K) * panel;
     C += panel;

@@ -1,6 +1,6 @@
 // The tile kernels of the CPU evaluator. Compiled once per instruction set with -DGRACE_ISA=<namespace>; exports one
-// function, kernels(), in that namespace. Uses no std:: templates: an inline copy compiled for AVX-512 could otherwise be
-// picked by the linker for every machine.
+// function, kernels(), in that namespace. Uses no std:: templates: an inline copy compiled for AVX-512 could otherwise
+// be picked by the linker for every machine.
 #include "grace/evaluator_cpu/message_basis.hpp"
 #include "grace/evaluator_cpu/readout.hpp"
 
@@ -35,7 +35,8 @@ void layer_forward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
     const LinearOp<Real>& linear = op.linear;
     const Real* in = slot_rows(tile.values, layer.slots[linear.input], tile);
     Real* out = slot_rows(tile.values, layer.slots[linear.output], tile);
-    for (int s = 0; s < linear.n_segments; ++s) apply_linear(linear.weights, linear.segments[s], tile, in, out, !linear.overwrite);
+    for (int s = 0; s < linear.n_segments; ++s)
+      apply_linear(linear.weights, linear.segments[s], tile, in, out, !linear.overwrite);
   }
 }
 
@@ -52,7 +53,8 @@ void layer_backward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
     const LinearOp<Real>& linear = op.linear;
     Real* in = slot_rows(tile.gradients, layer.slots[linear.input], tile);
     const Real* out = slot_rows(tile.gradients, layer.slots[linear.output], tile);
-    for (int s = 0; s < linear.n_segments; ++s) apply_linear_adjoint(linear.weights, linear.segments[s], tile, out, in, true);
+    for (int s = 0; s < linear.n_segments; ++s)
+      apply_linear_adjoint(linear.weights, linear.segments[s], tile, out, in, true);
   }
   Bonds<Real>& bonds = tile.bonds;
   compute_harmonics<Real, true>(layer.harmonics, bonds);

@@ -17,7 +17,8 @@ GRACE_FORCEINLINE Real* slot_rows(Real* arena, const Slot& slot, const Tile<Real
 template <class Real>
 inline void apply_linear(const Weights<Real>& w, const Segment& s, const Tile<Real>& tile, const Real* in, Real* out,
                          bool accumulate) {
-  const long in_row = static_cast<long>(tile.n_atoms) * w.in_stride, out_row = static_cast<long>(tile.n_atoms) * w.out_stride;
+  const long in_row = static_cast<long>(tile.n_atoms) * w.in_stride,
+             out_row = static_cast<long>(tile.n_atoms) * w.out_stride;
   const long matrix = static_cast<long>(w.n_in) * w.out_stride;
   if (!w.per_element || tile.n_runs == 1) {
     const long element = w.per_element ? tile.species[0] : 0;
@@ -36,9 +37,10 @@ inline void apply_linear(const Weights<Real>& w, const Segment& s, const Tile<Re
 
 // Adjoint: in_gradient[segment rows] (+)= out_gradient[segment rows] W^T.
 template <class Real>
-inline void apply_linear_adjoint(const Weights<Real>& w, const Segment& s, const Tile<Real>& tile, const Real* out_gradient,
-                                 Real* in_gradient, bool accumulate) {
-  const Weights<Real> transposed{w.n_out, w.n_in, w.out_stride, w.in_stride, w.n_groups, w.per_element, w.transposed, nullptr};
+inline void apply_linear_adjoint(const Weights<Real>& w, const Segment& s, const Tile<Real>& tile,
+                                 const Real* out_gradient, Real* in_gradient, bool accumulate) {
+  const Weights<Real> transposed{w.n_out,    w.n_in,        w.out_stride, w.in_stride,
+                                 w.n_groups, w.per_element, w.transposed, nullptr};
   const Segment reversed{s.out_row, s.in_row, s.n_rows, s.group};
   apply_linear(transposed, reversed, tile, out_gradient, in_gradient, accumulate);
 }

@@ -10,8 +10,8 @@ inline namespace GRACE_ISA {
 
 // pairs[lm * n_rows + r] for r in a register block of NR message rows and the 2l + 1 rows of one l in blocks of NL.
 template <class Real, int NL, int NR>
-GRACE_FORCEINLINE void accumulate_pairs(const LayerPlan<Real>& layer, const Tile<Real>& tile, int atom, int n, int l, int lm0, int r0,
-                                        Real* pairs) {
+GRACE_FORCEINLINE void accumulate_pairs(const LayerPlan<Real>& layer, const Tile<Real>& tile, int atom, int n, int l,
+                                        int lm0, int r0, Real* pairs) {
   using P = Pack<Real>;
   using V = typename P::V;
   const Bonds<Real>& bonds = tile.bonds;
@@ -40,17 +40,21 @@ GRACE_FORCEINLINE void accumulate_pairs(const LayerPlan<Real>& layer, const Tile
 #pragma GCC unroll 8
   for (int m = 0; m < NL; ++m)
 #pragma GCC unroll 8
-    for (int r = 0; r < NR; ++r) P::store(pairs + ((lm0 + m) * layer.n_message_rows + r0 + r) * static_cast<long>(P::width), sum[m][r]);
+    for (int r = 0; r < NR; ++r)
+      P::store(pairs + ((lm0 + m) * layer.n_message_rows + r0 + r) * static_cast<long>(P::width), sum[m][r]);
 }
 
 template <class Real, int NR>
-GRACE_FORCEINLINE void accumulate_pairs_l(const LayerPlan<Real>& layer, const Tile<Real>& tile, int atom, int n, int l, int r0, Real* pairs) {
+GRACE_FORCEINLINE void accumulate_pairs_l(const LayerPlan<Real>& layer, const Tile<Real>& tile, int atom, int n, int l,
+                                          int r0, Real* pairs) {
   // 2l + 1 rows in blocks that leave no remainder: 5 x 4 sums of 32 registers, 2 x 4 of 16.
   int lm = l * l;
   const int end = (l + 1) * (l + 1);
   if constexpr (vector_bytes == 64) {
-    for (; end - lm >= 9 || end - lm == 5; lm += 5) accumulate_pairs<Real, 5, NR>(layer, tile, atom, n, l, lm, r0, pairs);
-    for (; end - lm >= 7 || end - lm == 4; lm += 4) accumulate_pairs<Real, 4, NR>(layer, tile, atom, n, l, lm, r0, pairs);
+    for (; end - lm >= 9 || end - lm == 5; lm += 5)
+      accumulate_pairs<Real, 5, NR>(layer, tile, atom, n, l, lm, r0, pairs);
+    for (; end - lm >= 7 || end - lm == 4; lm += 4)
+      accumulate_pairs<Real, 4, NR>(layer, tile, atom, n, l, lm, r0, pairs);
     for (; end - lm >= 3; lm += 3) accumulate_pairs<Real, 3, NR>(layer, tile, atom, n, l, lm, r0, pairs);
   }
   for (; end - lm >= 2; lm += 2) accumulate_pairs<Real, 2, NR>(layer, tile, atom, n, l, lm, r0, pairs);
@@ -59,7 +63,8 @@ GRACE_FORCEINLINE void accumulate_pairs_l(const LayerPlan<Real>& layer, const Ti
 
 // Rows of one vector each: out[target] = factor * sum c in[first].
 template <class Real>
-GRACE_FORCEINLINE void couple_pairs(const GatherTable<Real>& table, const Real* in, long in_stride, Real* out, long out_stride, Real factor) {
+GRACE_FORCEINLINE void couple_pairs(const GatherTable<Real>& table, const Real* in, long in_stride, Real* out,
+                                    long out_stride, Real factor) {
   using P = Pack<Real>;
   for (int t = 0; t < table.n_targets; ++t) {
     typename P::V sum = P::zero();
@@ -90,8 +95,8 @@ void message_forward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
 
 // For NR message rows of one bond, in registers: gI[r] += sum_lm ry[lm] gT[lm][r] and gry[lm] += sum_r gT[lm][r] I[r].
 template <class Real, int NR>
-GRACE_FORCEINLINE void pair_adjoint(int n_lm, int n_rows, int row, int stride, const Real* gT, const Real* I, const Real* ry, Real* gI,
-                                    Real* gry) {
+GRACE_FORCEINLINE void pair_adjoint(int n_lm, int n_rows, int row, int stride, const Real* gT, const Real* I,
+                                    const Real* ry, Real* gI, Real* gry) {
   using P = Pack<Real>;
   using V = typename P::V;
   constexpr int W = P::width;
@@ -135,17 +140,19 @@ void message_backward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
   const int n_lm = layer.n_harmonics, n_rows = layer.n_message_rows;
   const Real* gYI = slot_rows(tile.gradients, layer.slots[layer.message_basis], tile);
   const Real* gB0 = layer.basis < 0 ? nullptr : slot_rows(tile.gradients, layer.slots[layer.basis], tile);
-  Real* gT = tile.pair_buffer;                                  // [n_lm][n_rows][W]
-  Real* ry = gT + static_cast<long>(n_lm) * n_rows * W;         // [n_lm][W]
-  Real* g0 = ry + static_cast<long>(n_lm) * W;                  // [n_lm][W] factor * gB0
-  Real* gry = g0 + static_cast<long>(n_lm) * W;                 // [n_lm][W] gradient of R Y of one bond
+  Real* gT = tile.pair_buffer;                           // [n_lm][n_rows][W]
+  Real* ry = gT + static_cast<long>(n_lm) * n_rows * W;  // [n_lm][W]
+  Real* g0 = ry + static_cast<long>(n_lm) * W;           // [n_lm][W] factor * gB0
+  Real* gry = g0 + static_cast<long>(n_lm) * W;          // [n_lm][W] gradient of R Y of one bond
   for (int atom = 0; atom < tile.n_atoms; ++atom) {
     const int begin = bonds.first[atom], end = bonds.first[atom + 1];
     for (int n = 0; n < radial.stride; n += W) {
       const long channel = static_cast<long>(atom) * radial.stride + n;
       couple_pairs(layer.message_adjoint, gYI + channel, row_stride, gT, W, layer.message_factor[tile.species[atom]]);
       for (int lm = 0; lm < n_lm; ++lm)
-        P::store(g0 + lm * W, gB0 == nullptr ? P::zero() : layer.basis_factor[tile.species[atom]] * P::load(gB0 + lm * row_stride + channel));
+        P::store(g0 + lm * W, gB0 == nullptr
+                                  ? P::zero()
+                                  : layer.basis_factor[tile.species[atom]] * P::load(gB0 + lm * row_stride + channel));
       for (int b = begin; b < end; ++b) {
         const long j = tile.owner == nullptr ? bonds.neighbor[b] : tile.owner[bonds.neighbor[b]];
         const Real* I = tile.message + j * atom_stride + n;
@@ -154,7 +161,8 @@ void message_backward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
         const Real* S = bonds.radial_slope + static_cast<long>(bonds.radial_row[b]) * radial.width + n;
         const Real* Y = bonds.harmonics + b;
         const Real* dY = bonds.harmonics_gradient + b;
-        const V z = gB0 == nullptr ? P::zero() : P::load(layer.chemical + static_cast<long>(bonds.species[b]) * radial.stride + n);
+        const V z = gB0 == nullptr ? P::zero()
+                                   : P::load(layer.chemical + static_cast<long>(bonds.species[b]) * radial.stride + n);
         for (int l = 0, lm = 0; l <= radial.lmax; ++l) {
           const V r = P::load(R + l * radial.stride);
           for (; lm < (l + 1) * (l + 1); ++lm) {
@@ -164,7 +172,8 @@ void message_backward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
         }
         int row = 0;
         if constexpr (vector_bytes == 64)
-          for (; row + 8 <= n_rows; row += 8) pair_adjoint<Real, 8>(n_lm, n_rows, row, radial.stride, gT, I, ry, gI, gry);
+          for (; row + 8 <= n_rows; row += 8)
+            pair_adjoint<Real, 8>(n_lm, n_rows, row, radial.stride, gT, I, ry, gI, gry);
         for (; row + 4 <= n_rows; row += 4) pair_adjoint<Real, 4>(n_lm, n_rows, row, radial.stride, gT, I, ry, gI, gry);
         for (; row < n_rows; ++row) pair_adjoint<Real, 1>(n_lm, n_rows, row, radial.stride, gT, I, ry, gI, gry);
         // gradient of R Y, contracted with dR/dx and dY/du

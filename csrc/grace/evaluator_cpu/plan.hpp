@@ -1,8 +1,8 @@
 // A model compiled for the CPU kernels: plain data, read by every instruction-set unit (no std:: types, see GRACE_ISA).
 //
-// Tensors of a tile are [row][atom][channel], channel fastest and padded to 64 bytes; `stride` is that padded count. Only
-// rows that somebody reads are stored. Products are streamed: a block of rows is made, mixed and reduced while it is in
-// cache, and dropped; the adjoint needs only its operands.
+// Tensors of a tile are [row][atom][channel], channel fastest and padded to 64 bytes; `stride` is that padded count.
+// Only rows that somebody reads are stored. Products are streamed: a block of rows is made, mixed and reduced while it
+// is in cache, and dropped; the adjoint needs only its operands.
 #pragma once
 
 #include <cstddef>
@@ -42,7 +42,8 @@ struct Segment {
   int group = 0;
 };
 
-// Packed matrices [group] of n_in x out_stride, and their transposes n_out x in_stride; [element][group] if per_element.
+// Packed matrices [group] of n_in x out_stride, and their transposes n_out x in_stride; [element][group] if
+// per_element.
 template <class Real>
 struct Weights {
   int n_in = 0, n_out = 0, in_stride = 0, out_stride = 0, n_groups = 0;
@@ -104,8 +105,9 @@ struct Op {
   ProductOp<Real> product;
 };
 
-// Intervals of the radial tables: `inner` equal ones on [0, split), `outer` on [split, 1]. Chebyshev functions of 2x - 1 are
-// steep near x = 0, where few bonds are; the outer intervals can be wide, so that a tile has several bonds in each.
+// Intervals of the radial tables: `inner` equal ones on [0, split), `outer` on [split, 1]. Chebyshev functions of 2x -
+// 1 are steep near x = 0, where few bonds are; the outer intervals can be wide, so that a tile has several bonds in
+// each.
 struct TableIntervals {
   static constexpr double split = 0.25;
   int inner = 0;
@@ -133,7 +135,7 @@ struct RadialPlan {
   int stride = 0;  // padded channels
   int width = 0;   // (lmax + 1) * stride
   // table: on interval k, R = (1 - x)^3 sum_d coefficients[k][d][width] t^d, t in [-1, 1]
-  int n_intervals = 0;      // 0: exact network
+  int n_intervals = 0;  // 0: exact network
   TableIntervals intervals;
   int n_coefficients = 0;
   const Real* coefficients = nullptr;  // [interval], packed n_coefficients x width
@@ -154,15 +156,15 @@ struct LayerPlan {
   math::HarmonicsTable<Real> harmonics;
   int n_harmonics = 0;
 
-  int basis = -1;                       // slot of A or B0
-  const Real* chemical = nullptr;       // [n_elements][stride]
-  const Real* basis_factor = nullptr;   // [n_elements], inverse neighbour counts
+  int basis = -1;                      // slot of A or B0
+  const Real* chemical = nullptr;      // [n_elements][stride]
+  const Real* basis_factor = nullptr;  // [n_elements], inverse neighbour counts
 
-  int message_basis = -1;               // slot of YI
-  int n_message_rows = 0;               // rows of the message I
-  const Real* message_factor = nullptr; // [n_elements]
-  GatherTable<Real> message_forward;    // YI rows from pairs (first = pair index lm * n_message_rows + row)
-  GatherTable<Real> message_adjoint;    // pairs from YI rows
+  int message_basis = -1;                // slot of YI
+  int n_message_rows = 0;                // rows of the message I
+  const Real* message_factor = nullptr;  // [n_elements]
+  GatherTable<Real> message_forward;     // YI rows from pairs (first = pair index lm * n_message_rows + row)
+  GatherTable<Real> message_adjoint;     // pairs from YI rows
 
   int n_ops = 0;
   const Op<Real>* ops = nullptr;
@@ -175,8 +177,8 @@ struct LayerPlan {
   int n_accumulated = 0;  // slots that linear ops add to and that must start at zero
   const int* accumulated = nullptr;
 
-  int density = -1;         // slot of rho or I2
-  int message = -1;         // slot of the message this layer makes (layer 1 of two)
+  int density = -1;  // slot of rho or I2
+  int message = -1;  // slot of the message this layer makes (layer 1 of two)
 };
 
 // RMS norm (math/density_norm.hpp) and readout of the summed densities; double for fp64 and mixed.
@@ -192,8 +194,8 @@ struct ReadoutPlan {
   bool is_tanh = false;
   int n_layers = 0;
   const int* layer_in = nullptr;
-  const int* layer_out = nullptr;       // padded to the vector row
-  const double* const* layer_weights = nullptr;  // packed n_in x padded n_out
+  const int* layer_out = nullptr;                   // padded to the vector row
+  const double* const* layer_weights = nullptr;     // packed n_in x padded n_out
   const int* layer_transposed_width = nullptr;      // padded n_in
   const double* const* layer_transposed = nullptr;  // packed n_out x padded n_in
   int widest = 0;

@@ -8,7 +8,8 @@ inline namespace GRACE_ISA {
 
 // out[target] (+)= sum c first[.] second[.]; rows are `length` contiguous numbers (atoms x padded channels).
 template <class Real>
-inline void gather(const GatherTable<Real>& table, long length, const Real* first, const Real* second, Real* out, bool accumulate) {
+inline void gather(const GatherTable<Real>& table, long length, const Real* first, const Real* second, Real* out,
+                   bool accumulate) {
   using P = Pack<Real>;
   using V = typename P::V;
   constexpr int U = 4;
@@ -83,7 +84,8 @@ inline void product_backward(const LayerPlan<Real>& layer, const ProductOp<Real>
       if (consumer.right < 0) continue;
       Real* source_gradient = slot_rows(tile.gradients, layer.slots[consumer.right], tile);
       for (int s = 0; s < consumer.n_right_segments; ++s)
-        apply_linear_adjoint(consumer.right_weights, consumer.right_segments[s], tile, out_gradient, source_gradient, true);
+        apply_linear_adjoint(consumer.right_weights, consumer.right_segments[s], tile, out_gradient, source_gradient,
+                             true);
     }
     gather(block.adjoint_left, length, tile.block_gradient, right, left_gradient, true);
     gather(block.adjoint_right, length, tile.block_gradient, left, right_gradient, true);

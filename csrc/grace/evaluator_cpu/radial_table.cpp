@@ -63,7 +63,8 @@ void rim_ratio(const RadialNetwork& network, double* ratio) {
     const DenseLayer& dense = network.layers[layer];
     next.assign(dense.n_out, 0.0);
     for (int i = 0; i < dense.n_in; ++i)
-      for (int o = 0; o < dense.n_out; ++o) next[o] += h[i] * dense.weights[static_cast<std::size_t>(i) * dense.n_out + o];
+      for (int o = 0; o < dense.n_out; ++o)
+        next[o] += h[i] * dense.weights[static_cast<std::size_t>(i) * dense.n_out + o];
     if (layer + 1 < network.layers.size())
       for (double& value : next) value *= activation_slope;
     std::swap(h, next);
@@ -73,7 +74,8 @@ void rim_ratio(const RadialNetwork& network, double* ratio) {
 }
 
 template <class Real>
-void fill_table(const RadialNetwork& network, int stride, const TableIntervals& intervals, int degree, std::vector<Real>& coefficients) {
+void fill_table(const RadialNetwork& network, int stride, const TableIntervals& intervals, int degree,
+                std::vector<Real>& coefficients) {
   const int n_intervals = intervals.inner + intervals.outer;
   const int n_functions = (network.lmax + 1) * network.n_channels;
   const int width = (network.lmax + 1) * stride;
@@ -91,8 +93,10 @@ void fill_table(const RadialNetwork& network, int stride, const TableIntervals& 
   coefficients.assign(static_cast<std::size_t>(n_intervals) * (degree + 1) * width, Real(0));
   for (int k = 0; k < n_intervals; ++k) {
     const bool near_zero = k < intervals.inner;
-    const double width_of_interval = near_zero ? TableIntervals::split / intervals.inner : (1.0 - TableIntervals::split) / intervals.outer;
-    const double left = near_zero ? k * width_of_interval : TableIntervals::split + (k - intervals.inner) * width_of_interval;
+    const double width_of_interval =
+        near_zero ? TableIntervals::split / intervals.inner : (1.0 - TableIntervals::split) / intervals.outer;
+    const double left =
+        near_zero ? k * width_of_interval : TableIntervals::split + (k - intervals.inner) * width_of_interval;
     for (int s = 0; s <= degree; ++s) {
       const double t = std::cos(pi * s / degree);
       const double x = left + 0.5 * (1.0 + t) * width_of_interval;
@@ -148,7 +152,8 @@ CheckPoints check_points(const RadialNetwork& network) {
 
 // Largest relative errors of the table in its inner and outer zone.
 template <class Real>
-std::array<RadialTableReport, 2> check_table(const RadialNetwork& network, int stride, const RadialTable<Real>& table, const CheckPoints& points) {
+std::array<RadialTableReport, 2> check_table(const RadialNetwork& network, int stride, const RadialTable<Real>& table,
+                                             const CheckPoints& points) {
   const std::size_t n_functions = static_cast<std::size_t>(network.lmax + 1) * network.n_channels;
   const std::size_t width = static_cast<std::size_t>(network.lmax + 1) * stride;
   const int degree = table.n_coefficients - 1;
@@ -169,9 +174,12 @@ std::array<RadialTableReport, 2> check_table(const RadialNetwork& network, int s
       }
       const double y = 1.0 - points.x[p];
       const double value_error = std::fabs(y * y * y * static_cast<double>(sum) - points.value[p * n_functions + f]);
-      const double slope_error = std::fabs(y * y * (y * static_cast<double>(derivative) * rate - 3.0 * static_cast<double>(sum)) - points.slope[p * n_functions + f]);
+      const double slope_error =
+          std::fabs(y * y * (y * static_cast<double>(derivative) * rate - 3.0 * static_cast<double>(sum)) -
+                    points.slope[p * n_functions + f]);
       if (points.value_max[f] > 0) report.value_error = std::max(report.value_error, value_error / points.value_max[f]);
-      if (points.slope_max[f] > 0) report.derivative_error = std::max(report.derivative_error, slope_error / points.slope_max[f]);
+      if (points.slope_max[f] > 0)
+        report.derivative_error = std::max(report.derivative_error, slope_error / points.slope_max[f]);
     }
   }
   return reports;
@@ -218,11 +226,14 @@ RadialTable<Real> make_radial_table(const RadialNetwork& network, int stride) {
   RadialTable<Real> table;
   table.n_coefficients = Choice::degree + 1;
   table.intervals = {first_inner, first_outer};
-  auto good = [](const RadialTableReport& r) { return r.value_error <= Choice::value_tolerance && r.derivative_error <= Choice::derivative_tolerance; };
+  auto good = [](const RadialTableReport& r) {
+    return r.value_error <= Choice::value_tolerance && r.derivative_error <= Choice::derivative_tolerance;
+  };
   while (true) {
     fill_table(network, stride, table.intervals, Choice::degree, table.coefficients);
     const std::array<RadialTableReport, 2> zone = check_table(network, stride, table, points);
-    table.report = {table.intervals.inner + table.intervals.outer, Choice::degree, std::max(zone[0].value_error, zone[1].value_error),
+    table.report = {table.intervals.inner + table.intervals.outer, Choice::degree,
+                    std::max(zone[0].value_error, zone[1].value_error),
                     std::max(zone[0].derivative_error, zone[1].derivative_error)};
     if (good(zone[0]) && good(zone[1])) return table;
     if (!good(zone[0])) table.intervals.inner *= 2;
@@ -230,8 +241,9 @@ RadialTable<Real> make_radial_table(const RadialNetwork& network, int stride) {
     if (table.intervals.inner + table.intervals.outer > max_intervals) break;
   }
   std::ostringstream message;
-  message << "the radial network `" << network.name << "` cannot be tabulated: relative error " << table.report.value_error << " (slope "
-          << table.report.derivative_error << ") with " << table.report.n_intervals << " intervals; use radial=exact";
+  message << "the radial network `" << network.name << "` cannot be tabulated: relative error "
+          << table.report.value_error << " (slope " << table.report.derivative_error << ") with "
+          << table.report.n_intervals << " intervals; use radial=exact";
   throw Error(message.str());
 }
 

@@ -24,8 +24,8 @@ struct RadialTable {
   RadialTableReport report;
 };
 
-// Doubles the number of inner and outer intervals until the error measured between the knots is below the tolerance of `Real`.
-// Throws Error when 4096 intervals are not enough (the report says how far it got).
+// Doubles the number of inner and outer intervals until the error measured between the knots is below the tolerance of
+// `Real`. Throws Error when 4096 intervals are not enough (the report says how far it got).
 template <class Real>
 RadialTable<Real> make_radial_table(const RadialNetwork& network, int stride);
 

@@ -10,17 +10,19 @@ inline namespace GRACE_ISA {
 
 // x: [n_atoms][x_stride]; energy: [n_atoms]; gradient: [n_atoms][x_stride] de/dx, or nullptr.
 // scratch: [2 * n_layers + 2][n_atoms][widest].
-inline void readout(const ReadoutPlan& plan, int n_atoms, const double* x, int x_stride, double* energy, double* gradient, double* scratch) {
+inline void readout(const ReadoutPlan& plan, int n_atoms, const double* x, int x_stride, double* energy,
+                    double* gradient, double* scratch) {
   using P = Pack<double>;
   using V = P::V;
   const long plane = static_cast<long>(n_atoms) * plan.widest;
-  double* values = scratch;                       // [layer] activations
+  double* values = scratch;                          // [layer] activations
   double* slopes = scratch + plan.n_layers * plane;  // [layer] activation derivatives
   for (int layer = 0; layer < plan.n_layers; ++layer) {
     const double* in = layer == 0 ? x + 1 : values + (layer - 1) * plane;
     double* out = values + layer * plane;
     const int N = plan.layer_out[layer];
-    gemm(n_atoms, N, plan.layer_in[layer], in, layer == 0 ? x_stride : plan.widest, plan.layer_weights[layer], out, plan.widest, false);
+    gemm(n_atoms, N, plan.layer_in[layer], in, layer == 0 ? x_stride : plan.widest, plan.layer_weights[layer], out,
+         plan.widest, false);
     if (layer + 1 == plan.n_layers) break;
     for (int a = 0; a < n_atoms; ++a)
       for (int k = 0; k < N; k += P::width) {
@@ -35,7 +37,8 @@ inline void readout(const ReadoutPlan& plan, int n_atoms, const double* x, int x
       }
   }
   const double* last = values + (plan.n_layers - 1) * plane;
-  for (int a = 0; a < n_atoms; ++a) energy[a] = x[static_cast<long>(a) * x_stride] + last[static_cast<long>(a) * plan.widest];
+  for (int a = 0; a < n_atoms; ++a)
+    energy[a] = x[static_cast<long>(a) * x_stride] + last[static_cast<long>(a) * plan.widest];
   if (gradient == nullptr) return;
 
   double* upper = scratch + 2L * plan.n_layers * plane;
@@ -49,7 +52,8 @@ inline void readout(const ReadoutPlan& plan, int n_atoms, const double* x, int x
     if (layer > 0) {
       for (int a = 0; a < n_atoms; ++a)
         for (int k = 0; k < upper_width; ++k)
-          lower[static_cast<long>(a) * plan.widest + k] *= slopes[(layer - 1) * plane + static_cast<long>(a) * plan.widest + k];
+          lower[static_cast<long>(a) * plan.widest + k] *=
+              slopes[(layer - 1) * plane + static_cast<long>(a) * plan.widest + k];
     }
     double* swap = upper;
     upper = lower;
@@ -57,7 +61,8 @@ inline void readout(const ReadoutPlan& plan, int n_atoms, const double* x, int x
   }
   for (int a = 0; a < n_atoms; ++a) {
     gradient[static_cast<long>(a) * x_stride] = 1.0;
-    for (int k = 0; k < upper_width; ++k) gradient[static_cast<long>(a) * x_stride + 1 + k] = upper[static_cast<long>(a) * plan.widest + k];
+    for (int k = 0; k < upper_width; ++k)
+      gradient[static_cast<long>(a) * x_stride + 1 + k] = upper[static_cast<long>(a) * plan.widest + k];
   }
 }
 

@@ -23,26 +23,26 @@ struct Inputs {
 template <class Real>
 struct Bonds {
   int count = 0;
-  int capacity = 0;            // also the stride between components; a multiple of 16
-  int* first = nullptr;        // [n_atoms + 1]
-  int* neighbor = nullptr;     // [capacity] atom index
-  int* species = nullptr;      // [capacity] of the neighbour
-  int* radial_row = nullptr;   // [capacity] row of the bond in radial and radial_slope
-  double* vector = nullptr;    // [3][capacity] r_j - r_i
-  double* distance = nullptr;  // [capacity] d
-  double* inverse_cutoff = nullptr;  // [capacity]
-  Real* x = nullptr;           // [capacity] d / rc
-  Real* direction = nullptr;   // [3][capacity] u
-  Real* harmonics = nullptr;   // [n_harmonics][capacity]
+  int capacity = 0;                    // also the stride between components; a multiple of 16
+  int* first = nullptr;                // [n_atoms + 1]
+  int* neighbor = nullptr;             // [capacity] atom index
+  int* species = nullptr;              // [capacity] of the neighbour
+  int* radial_row = nullptr;           // [capacity] row of the bond in radial and radial_slope
+  double* vector = nullptr;            // [3][capacity] r_j - r_i
+  double* distance = nullptr;          // [capacity] d
+  double* inverse_cutoff = nullptr;    // [capacity]
+  Real* x = nullptr;                   // [capacity] d / rc
+  Real* direction = nullptr;           // [3][capacity] u
+  Real* harmonics = nullptr;           // [n_harmonics][capacity]
   Real* harmonics_gradient = nullptr;  // [n_harmonics * 3][capacity]
-  Real* radial = nullptr;        // [count][width]
-  Real* radial_slope = nullptr;  // [count][width], dR/dx
-  Real* powers = nullptr;        // [capacity][n_coefficients]; scratch of the table
-  int* order = nullptr;          // [capacity] scratch
-  int* interval = nullptr;       // [capacity] scratch
-  int* interval_count = nullptr; // [n_intervals + 1] scratch
-  Real* hidden = nullptr;        // [4][capacity][widest]; scratch of the exact network
-  double* gradient = nullptr;    // [3][capacity] dE/dr_ij
+  Real* radial = nullptr;              // [count][width]
+  Real* radial_slope = nullptr;        // [count][width], dR/dx
+  Real* powers = nullptr;              // [capacity][n_coefficients]; scratch of the table
+  int* order = nullptr;                // [capacity] scratch
+  int* interval = nullptr;             // [capacity] scratch
+  int* interval_count = nullptr;       // [n_intervals + 1] scratch
+  Real* hidden = nullptr;              // [4][capacity][widest]; scratch of the exact network
+  double* gradient = nullptr;          // [3][capacity] dE/dr_ij
 };
 
 template <class Real>
@@ -57,11 +57,11 @@ struct Tile {
   Real* gradients = nullptr;  // same layout
   Real* block = nullptr;
   Real* block_gradient = nullptr;
-  Real* pair_buffer = nullptr;  // message basis: pairs and their scratch
-  const Real* message = nullptr;    // [owner][n_message_rows][stride] of all atoms
+  Real* pair_buffer = nullptr;    // message basis: pairs and their scratch
+  const Real* message = nullptr;  // [owner][n_message_rows][stride] of all atoms
   Real* message_gradient = nullptr;
   const std::int32_t* owner = nullptr;  // row of a neighbour in message; nullptr: itself
-  double closest2 = 0.0;            // smallest squared distance met
+  double closest2 = 0.0;                // smallest squared distance met
   std::int64_t closest[2] = {-1, -1};
 };
 
@@ -86,7 +86,8 @@ struct ReadoutPlan;
 
 struct Kernels {
   const char* name = nullptr;
-  void (*readout)(const ReadoutPlan&, int n_atoms, const double* x, int x_stride, double* energy, double* gradient, double* scratch) = nullptr;
+  void (*readout)(const ReadoutPlan&, int n_atoms, const double* x, int x_stride, double* energy, double* gradient,
+                  double* scratch) = nullptr;
   TileKernels<double> fp64;
   TileKernels<float> fp32;
 };

@@ -33,7 +33,8 @@ class Workspace {
     grow(block_gradient_, block * tile_atoms);
     grow(pair_buffer_, pairs);
     grow(densities_, static_cast<std::size_t>(tile_atoms) * density_stride(model) * 4);
-    grow(readout_scratch_, static_cast<std::size_t>(tile_atoms) * model.readout.widest * (2 * model.readout.n_layers + 2));
+    grow(readout_scratch_,
+         static_cast<std::size_t>(tile_atoms) * model.readout.widest * (2 * model.readout.n_layers + 2));
     grow(energies_, tile_atoms);
     grow(runs_, tile_atoms + 1);
     if (capacity > tile.bonds.capacity || interval_count_.size() < intervals + 1) {
@@ -92,9 +93,13 @@ class Workspace {
   }
 
   std::size_t bytes() const {
-    return (values_.capacity() + gradients_.capacity() + block_.capacity() + block_gradient_.capacity() + pair_buffer_.capacity() +
-            reals_.capacity() + radial_.capacity() + radial_slope_.capacity() + hidden_.capacity() + message_gradient.capacity()) * sizeof(Real) +
-           (doubles_.capacity() + forces.capacity() + virial.capacity() + atom_virial.capacity() + centroid_virial.capacity()) * sizeof(double);
+    return (values_.capacity() + gradients_.capacity() + block_.capacity() + block_gradient_.capacity() +
+            pair_buffer_.capacity() + reals_.capacity() + radial_.capacity() + radial_slope_.capacity() +
+            hidden_.capacity() + message_gradient.capacity()) *
+               sizeof(Real) +
+           (doubles_.capacity() + forces.capacity() + virial.capacity() + atom_virial.capacity() +
+            centroid_virial.capacity()) *
+               sizeof(double);
   }
 
   Tile<Real> tile;
@@ -113,7 +118,8 @@ class Workspace {
     if (v.size() < n) v.resize(n);
   }
 
-  AlignedVector<Real> values_, gradients_, block_, block_gradient_, pair_buffer_, reals_, radial_, radial_slope_, hidden_;
+  AlignedVector<Real> values_, gradients_, block_, block_gradient_, pair_buffer_, reals_, radial_, radial_slope_,
+      hidden_;
   AlignedVector<double> doubles_, densities_, readout_scratch_, energies_;
   std::vector<int> first_, integers_, interval_count_, runs_;
 };

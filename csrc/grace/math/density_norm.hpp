@@ -20,7 +20,8 @@ GRACE_HD GRACE_FORCEINLINE void rms_norm(int n, const double* x, const double* s
 }
 
 // gx_k = s_k gy_k / r - x_k (sum_j s_j gy_j x_j) / (n r^3); gx may be gy.
-GRACE_HD GRACE_FORCEINLINE void rms_norm_adjoint(int n, const double* x, const double* scale, const double* gy, double* gx) {
+GRACE_HD GRACE_FORCEINLINE void rms_norm_adjoint(int n, const double* x, const double* scale, const double* gy,
+                                                 double* gx) {
   const double inverse = inverse_rms(n, x);
   double dot = 0.0;
   for (int k = 0; k < n; ++k) dot += scale[k] * gy[k] * x[k];

@@ -1,7 +1,8 @@
 // A model is data: an ordered list of typed stages, read from a weight file (model.md in docs/ has the mathematics).
 //
-// Every weight here already carries its constant factors (GEMM norms, output factors), so the evaluators never see them.
-// Tensors are named as in the weight files (A, A1, AA, ...). A tensor has `n_channels` channels and `n_rows` angular rows.
+// Every weight here already carries its constant factors (GEMM norms, output factors), so the evaluators never see
+// them. Tensors are named as in the weight files (A, A1, AA, ...). A tensor has `n_channels` channels and `n_rows`
+// angular rows.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ struct DenseLayer {
   std::vector<double> weights;
 };
 
-// R_nl(d) of one layer: Chebyshev functions T_1..T_K(2 d/rc - 1) times the envelope of order p, then an MLP without biases.
-// Output index of the last layer = n * (lmax + 1) + l.
+// R_nl(d) of one layer: Chebyshev functions T_1..T_K(2 d/rc - 1) times the envelope of order p, then an MLP without
+// biases. Output index of the last layer = n * (lmax + 1) + l.
 struct RadialNetwork {
   std::string name;  // "R" (1L and first layer), "R1" (second layer)
   int n_basis = 0;
@@ -64,7 +65,8 @@ struct MessageBasis {
   std::vector<double> inverse_neighbors;  // [n_elements]
 };
 
-// out[k,w] = sum_n left_weights[left_group[w]][n][k] L[n,w] + sum over right terms with to == w of right_weights[group][n][k] S[n,from]
+// out[k,w] = sum_n left_weights[left_group[w]][n][k] L[n,w] + sum over right terms with to == w of
+// right_weights[group][n][k] S[n,from]
 struct ChannelMix {
   struct RightTerm {
     int to = 0;
@@ -117,8 +119,8 @@ struct FunctionReduce {
   std::vector<Input> inputs;
 };
 
-// RMS norm over the densities of one atom (one-row tensor). full: x_k s_k / sqrt(mean x^2 + 1e-10); only_nonlinear: x_0 kept,
-// the rest normalised among themselves; separate_linear_gate: as only_nonlinear, and x_0 times gate.
+// RMS norm over the densities of one atom (one-row tensor). full: x_k s_k / sqrt(mean x^2 + 1e-10); only_nonlinear: x_0
+// kept, the rest normalised among themselves; separate_linear_gate: as only_nonlinear, and x_0 times gate.
 struct DensityNorm {
   enum class Kind { full, only_nonlinear, separate_linear_gate };
   std::string input;
@@ -135,21 +137,23 @@ struct Readout {
   std::vector<DenseLayer> layers;
 };
 
-using Stage = std::variant<SingleParticleBasis, MessageBasis, ChannelMix, CouplingProduct, FunctionReduce, DensityNorm, Readout>;
+using Stage =
+    std::variant<SingleParticleBasis, MessageBasis, ChannelMix, CouplingProduct, FunctionReduce, DensityNorm, Readout>;
 
 struct ModelSpec {
-  std::string source;  // file name
-  int n_layers = 0;    // 1 or 2
+  std::string source;                      // file name
+  int n_layers = 0;                        // 1 or 2
   std::vector<std::string> file_elements;  // all elements of the file
   std::vector<std::string> elements;       // elements in use; every per-element array follows this order
   std::vector<RadialNetwork> radials;
-  std::vector<Stage> stages;  // in order of evaluation; stages up to and including the one that outputs `message` are layer 1's
-  std::string message;        // "I", or empty for one layer
-  double max_cutoff = 0.0;    // over the elements in use, A
+  std::vector<Stage>
+      stages;  // in order of evaluation; stages up to and including the one that outputs `message` are layer 1's
+  std::string message;               // "I", or empty for one layer
+  double max_cutoff = 0.0;           // over the elements in use, A
   std::vector<double> pair_cutoffs;  // [n_elements][n_elements], row = centre, A
   double output_scale = 1.0;
-  std::vector<double> shift;  // [n_elements], eV
-  std::int64_t n_parameters = 0;  // floating-point weights of the file that the model uses (all elements)
+  std::vector<double> shift;             // [n_elements], eV
+  std::int64_t n_parameters = 0;         // floating-point weights of the file that the model uses (all elements)
   std::vector<std::string> unused_keys;  // uncertainty arrays (uq_*): kept by the Python layer, not evaluated
 
   int n_elements() const { return static_cast<int>(elements.size()); }
@@ -157,8 +161,8 @@ struct ModelSpec {
 };
 
 // Reads and checks a model. `elements`: the subset to keep, in the order wanted; empty = all of the file.
-// Throws Error naming the key for a missing or mis-shaped array, a non-finite weight or a zero norm scale, and naming the
-// feature for what is not supported (3L models, radial networks that see the elements, unknown schema).
+// Throws Error naming the key for a missing or mis-shaped array, a non-finite weight or a zero norm scale, and naming
+// the feature for what is not supported (3L models, radial networks that see the elements, unknown schema).
 ModelSpec load_model(const WeightSource& source, const std::vector<std::string>& elements = {});
 
 }  // namespace grace

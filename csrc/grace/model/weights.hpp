@@ -30,8 +30,9 @@ class WeightSource {
   virtual Array read(const std::string& key) const = 0;  // throws Error naming `key` if absent or unreadable
 };
 
-// Reader of numpy zip archives whose members are stored (numpy.savez). Members are read on demand; the constructor reads
-// only the directory. Compressed members, truncated files, bad CRCs, Fortran order, big-endian and object arrays are errors.
+// Reader of numpy zip archives whose members are stored (numpy.savez). Members are read on demand; the constructor
+// reads only the directory. Compressed members, truncated files, bad CRCs, Fortran order, big-endian and object arrays
+// are errors.
 class NpzFile final : public WeightSource {
  public:
   explicit NpzFile(const std::string& path);
