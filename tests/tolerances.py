@@ -60,3 +60,18 @@ MIXED_FORCE_RELATIVE = 1e-4  # of the largest force
 DRIFT = 1e-5  # eV per atom and ps
 ENERGY_FLUCTUATION = 2e-3  # eV per atom: 1 fs steps in a melt
 PRINTED = 1e-7  # relative: thermo prints eight digits
+
+# The C++ evaluator in double precision against itself: other threads, chunks, instruction sets, selections and lists
+# only change the order of sums.
+SUMMATION = 1e-12  # eV, eV/A
+TABLE_ENERGY = 1e-10  # eV per atom, radial tables against the networks; up to 9e-12 is seen
+TABLE_FORCE = 5e-9  # eV/A; up to 1e-9 is seen: the slope of the tables is right to 5e-10 of its largest value
+TABLE_VIRIAL = 2e-8  # eV; up to 4e-9 is seen
+TABLE_REPORT = 2e-9  # relative errors that a table may report of itself
+DIFFERENCE_TABLE = 1e-8  # eV/A, five-point formula with STEP_FIVE: truncation and rounding are near 1e-10 each
+STEP_FIVE = 1e-3  # A
+STAGE_RELATIVE_FLOAT = 1e-5  # one stage in single precision, relative to the largest entry
+STRAIN_FIVE = 2e-4  # dimensionless step of the five-point formula
+DIFFERENCE_STRESS = 1e-9  # eV/A^3, five-point formula
+LOCAL_STRESS = 1e-8  # eV, virials of single atoms from five-point differences of single bonds
+SMOOTH_SLOPE = 1e-6  # relative step of a force across a cutoff, per relative step of the distance (see test_ase.py)

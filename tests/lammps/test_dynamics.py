@@ -23,7 +23,8 @@ def total_energies(
     job = (
         setup(atoms, folder, "nve", elements)
         + f"{masses}\n{potential(STARTER, elements, words)}"
-        + f"min_style fire\nminimize 0 0 20 40\nvelocity all create {2 * temperature} 6\nfix 1 all nve\nthermo_modify norm yes\nrun 0"
+        + "min_style fire\nminimize 0 0 20 40\n"
+        + f"velocity all create {2 * temperature} 6\nfix 1 all nve\nthermo_modify norm yes\nrun 0"
     )
     instance, energies = open_lammps(), []
     for line in job.commands:

@@ -52,7 +52,7 @@ def semi_grand(atoms: Atoms, elements: list[str], model: Path, folder: Path, loc
         + potential(model, elements)
         + OUTPUT
         + "velocity all create 600 11 loop all\nfix nve all nve\n"
-        + f"fix mc all sgcmc 5 0.3 3000 0.05 randseed 42 atomic/energy {local}\nrun 10"
+        + f"fix mc all sgcmc 5 0.1 3000 0.05 randseed 42 atomic/energy {local}\nrun 10"
     )
 
 

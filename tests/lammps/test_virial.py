@@ -23,9 +23,9 @@ def test_sums(case: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> None:
 
 
 def test_shares_by_differences(tmp_path: Path) -> None:
-    """W_k = -sum_c r_ck (x) dE_c/dx_k for one layer; r_ck = x_k - x_c; so J = sum_k W_k . v_k.
+    """W_k = -sum_c r_ck (x) dE_c/dx_k for one layer; r_ck = x_k - x_c; J = sum_k W_k.v_k.
 
-    E_c of a one-layer model depends on x_k only through the bond from c to k. A free cluster has one image of each atom.
+    E_c of a one-layer model depends on x_k only through the bond from c to k; a free cluster has no images.
     """
     atoms = systems.cluster(("O", "Si", "Fe"), 6)
     model = MODELS / "tiny_1l_pairs.npz"
