@@ -13,6 +13,7 @@ import tolerances
 from grace_md.analysis.clusters import BondCounts, bond_counts, bonded_clusters, communities, modularity
 from grace_md.analysis.lammps_files import read_data, read_frames, read_thermo, truncate_frames
 from grace_md.analysis.pairs import closest_contact, pairs_within
+from grace_md.analysis.plots import cluster_histogram
 from grace_md.analysis.rdf import partial_rdfs
 from grace_md.analysis.render import element_colors, render_atoms
 
@@ -197,6 +198,15 @@ def test_rendered_atom_has_its_color_and_hides_what_is_behind():
     )
     assert seen_from_below[60, 60, 0] > 0.5 > seen_from_below[60, 60, 2]
     assert all(0.0 <= value <= 1.0 for rgb in element_colors(["O", "Au", "Fe"]).values() for value in rgb)
+
+
+def test_cluster_size_classes_hold_every_atom_once():
+    sizes = [1, 1, 2, 3, 4, 5, 8, 9, 16, 17, 76]
+    names, atoms, counts = cluster_histogram(sizes)
+    assert names == ["1", "2", "3–4", "5–8", "9–16", "17–32", "33–64", "65–128"]
+    assert sum(atoms) == sum(sizes)
+    assert counts == [2, 1, 2, 2, 2, 1, 0, 1]
+    assert cluster_histogram([3, 3, 7]) == (["3", "7"], [6, 7], [2, 1])
 
 
 LOG = """\

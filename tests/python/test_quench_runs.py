@@ -25,14 +25,15 @@ from quench_tools import SMALL, arguments, stand_in
 needs_lammps = pytest.mark.skipif(bool(_missing := lammps_tools.missing()), reason=_missing or "")
 
 
-def finish(folder, ranks, **first):
+def finish(folder, ranks):
     """Run in as many pieces as there are segments, and return how many there were."""
     pieces = 1
-    state = run_quench(folder, ranks=ranks, progress=False, max_minutes=0.0, **first)
+    state = run_quench(folder, ranks=ranks, progress=False, max_minutes=0.0)
     while state.status != "complete":
         assert state.status == "interrupted"
         pieces += 1
-        state = run_quench(folder, ranks=ranks, progress=False, max_minutes=0.0, resume=True)
+        state = run_quench(folder, progress=False, max_minutes=0.0, resume=True)
+    assert state.ranks == ranks  # kept without being asked for
     return pieces
 
 

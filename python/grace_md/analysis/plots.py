@@ -190,7 +190,7 @@ def plot_clusters(
     rgb = np.array([colors[symbol] for symbol in symbols])
     rgb[~inside] = 0.87
     radii = np.where(inside, element_radii(atoms), 0.3 * element_radii(atoms))
-    sizes, counts = np.unique([len(cluster) for cluster in clusters], return_counts=True)
+    names, atoms_in, counts = cluster_histogram([len(cluster) for cluster in clusters])
     with plt.rc_context(_STYLE):
         figure, (left, right) = plt.subplots(
             1, 2, figsize=(9.2, 4.6), layout="constrained", gridspec_kw={"width_ratios": [1.25, 1.0]}
@@ -198,14 +198,30 @@ def plot_clusters(
         left.imshow(render_atoms(atoms, rgb, radii=radii, size=1000), interpolation="antialiased")
         left.axis("off")
         left.set_title(title)
-        right.bar([str(size) for size in sizes], sizes * counts, color=_SMOOTH, width=0.7)
-        for k, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-            right.text(k, size * count, f"{count}×", ha="center", va="bottom", fontsize=8)
+        right.bar(names, atoms_in, color=_SMOOTH, width=0.7)
+        for k, (height, count) in enumerate(zip(atoms_in, counts, strict=True)):
+            right.text(k, height, f"{count}×", ha="center", va="bottom", fontsize=8)
         right.set_xlabel("atoms in a cluster")
         right.set_ylabel("atoms in clusters of this size")
         right.set_title("cluster sizes (number of clusters on the bars)")
         _element_legend(plt, figure, elements, 1)
         _save(plt, figure, path)
+
+
+def cluster_histogram(sizes: Sequence[int]) -> tuple[list[str], list[int], list[int]]:
+    """Names of size classes, atoms in clusters of each class, and number of clusters.
+
+    Every size is a class while there are few; otherwise 1, 2, 3-4, 5-8, 9-16 and so on.
+    """
+    distinct = sorted(set(sizes))
+    if len(distinct) <= 8:
+        bounds = [(size, size) for size in distinct]
+    else:
+        powers = range(int(np.ceil(np.log2(distinct[-1]))) + 1)
+        bounds = [(2 ** (k - 1) + 1 if k else 1, 2**k) for k in powers]
+    names = [str(high) if low == high else f"{low}–{high}" for low, high in bounds]
+    members = [[size for size in sizes if low <= size <= high] for low, high in bounds]
+    return names, [sum(group) for group in members], [len(group) for group in members]
 
 
 def plot_bonds(path: Path, bonds: BondCounts, labels: NDArray[np.int64]) -> None:

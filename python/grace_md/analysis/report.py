@@ -200,7 +200,7 @@ def draw_pictures(analysis: Analysis, folder: Path) -> list[Path]:
     s, a = analysis.settings, analysis
     elements = list(s["composition"])
     ps = s["timestep_fs"] / 1000.0
-    hot_t, end_t = (_target_temperature(s, step) for step in (a.hot_step, a.last_step))
+    hot_t, end_t = (_temperature(a.thermo, step) for step in (a.hot_step, a.last_step))
     n_atoms = len(a.last)
     paths = [folder / f"{name}.png" for name in ("thermo", "rdf", "snapshot", "bonds")]
     plots.plot_thermo(paths[0], a.thermo, n_atoms, a.summary["what"])
@@ -337,9 +337,10 @@ def _spread(frames: list[Atoms], most: int) -> list[Atoms]:
     return [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int))]
 
 
-def _target_temperature(settings: dict[str, Any], step: float) -> float:
-    start, end = settings["temperature"]
-    return float(start + (end - start) * min(1.0, step / settings["steps"]))
+def _temperature(thermo: Thermo, step: float) -> float:
+    """Mean temperature in K of the log around a step (5 % of the run)."""
+    near = np.abs(thermo["Step"] - step) <= 0.025 * thermo["Step"][-1]
+    return _mean(thermo["Temp"][near]) if near.any() else float(thermo["Temp"][-1])
 
 
 def _rdf_summary(rdf: PartialRdf) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     protocol.add_argument("--seed", type=int, default=1, help="seed of positions and velocities (default: 1)")
 
     running = parser.add_argument_group("running")
-    running.add_argument("--ranks", type=int, default=1, help="MPI ranks (default: 1)")
+    running.add_argument("--ranks", type=int, help="MPI ranks (default: 1, or as before with --resume)")
     running.add_argument("--threads", type=int, help="OpenMP threads per rank (default: cores / ranks)")
     running.add_argument("--precision", choices=["fp64", "mixed", "fp32"], default="fp64", help="default: fp64")
     running.add_argument("--frames", type=int, default=_DEFAULT_FRAMES, help="frames of the trajectory (default: 200)")
@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
     state = run_quench(
         folder,
         ranks=args.ranks,
-        threads=args.threads or max(1, available_cores() // args.ranks),
+        threads=args.threads or (None if args.resume else max(1, available_cores() // (args.ranks or 1))),
         resume=args.resume,
         max_minutes=args.max_minutes,
         contact_limit=args.contact_limit,

@@ -53,6 +53,8 @@ class QuenchState:
     step: int = 0
     restart: str = ""
     grid: str = ""  # MPI processor grid, for example "2 1 1"
+    ranks: int = 0
+    threads: int = 0
     resumed: int = 0
     seconds: float = 0.0
     closest_contact: float | None = None
@@ -137,8 +139,8 @@ def prepare_quench(settings: QuenchSettings, folder: Path, model: Path | None = 
 def run_quench(
     folder: Path,
     *,
-    ranks: int = 1,
-    threads: int = 1,
+    ranks: int | None = None,
+    threads: int | None = None,
     resume: bool = False,
     max_minutes: float | None = None,
     contact_limit: float = DEFAULT_CONTACT_LIMIT,
@@ -155,7 +157,7 @@ def run_quench(
     folder : Path
         Run folder made by `prepare_quench`.
     ranks, threads : int
-        MPI ranks and OpenMP threads of each.
+        MPI ranks and OpenMP threads of each. Default: those of the interrupted run, or 1.
     resume : bool
         Continue from the last restart point.
     max_minutes : float, optional
@@ -177,6 +179,8 @@ def run_quench(
     settings, state = load_settings(folder), load_state(folder)
     if resume and state.status == "complete":
         return state
+    state.ranks = ranks = ranks or (state.ranks if resume else 0) or 1
+    state.threads = threads = threads or (state.threads if resume else 0) or 1
     log = folder / f"log.{settings.system}"
     arguments = ["-in", f"in.{settings.system}"]
     if resume and not state.restart:

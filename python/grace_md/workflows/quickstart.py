@@ -21,16 +21,16 @@ from grace_md.workflows.quench import (
     print_report,
 )
 from grace_md.workflows.quench_input import QuenchSettings, potential_lines, write_start
-from grace_md.workflows.quench_run import load_settings, prepare_quench, run_quench
+from grace_md.workflows.quench_run import load_settings, load_state, prepare_quench, run_quench
 from grace_md.workflows.run_lammps import LammpsError, run_to_end
 
 __all__ = ["add_arguments", "run"]
 
 MINIMUM_STEPS = 1500
 MAXIMUM_STEPS = 40_000
-QUICK_STEPS = 2000
+QUICK_STEPS = 2500
 # Share of all steps, but at least so many, at 300 K and 0 GPa: the end point of a short ramp can then be judged.
-_HOLD_SHARE, _HOLD_STEPS = 0.15, 600
+_HOLD_SHARE, _HOLD_STEPS = 0.15, 1000
 _TRIAL_STEPS = 40
 _MOST_PROCESSES = 8  # more do not help a few hundred atoms
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--atoms", type=int, help="atoms in the proportions of the paper (default: 248)")
     parser.add_argument("--minutes", type=float, default=3.0, help="wall time aimed at (default: 3)")
     parser.add_argument("--steps", type=int, help="steps in all, instead of --minutes")
-    parser.add_argument("--quick", action="store_true", help="120 atoms and 2000 steps, for tests: below one minute")
+    parser.add_argument("--quick", action="store_true", help="120 atoms and 2500 steps, for tests: below one minute")
     parser.add_argument("--model", type=Path, metavar="NPZ", help="weight file (default: the shipped starter model)")
     parser.add_argument("--ranks", type=int, help="MPI ranks (default: what is faster in a trial)")
     parser.add_argument("--threads", type=int, help="OpenMP threads per rank (default: what is faster in a trial)")
@@ -66,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
     model = args.model or model_path("lava9_1l")
     if args.resume:
         settings = load_settings(folder)
-        layout = _layout(args, settings, folder / settings.model)
+        state = load_state(folder)
+        layout = Layout(args.ranks or state.ranks or 1, args.threads or state.threads or 1, 0.0)
+        print(f"Lava quench in {folder}: resumed at step {state.step} of {settings.total_steps}")
     else:
         if folder.exists() and any(folder.iterdir()) and not args.force:
             raise FileExistsError(f"{folder} is not empty; continue it with --resume, or replace it with --force.")
@@ -75,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
         layout = _layout(args, settings, model)
         settings = _sized(settings, args, layout.seconds_per_step)
         prepare_quench(settings, folder, model, force=args.force)
-    print(
-        f"Lava quench with {model.name}: {settings.n_atoms} atoms, {settings.total_steps} steps, "
-        f"{layout.ranks} rank(s) x {layout.threads} thread(s), "
-        f"{1e6 * layout.seconds_per_step / settings.n_atoms:.0f} us/atom/step, input in {folder / 'in.lava'}"
-    )
+        print(
+            f"Lava quench with {model.name}: {settings.n_atoms} atoms, {settings.total_steps} steps, "
+            f"{layout.ranks} rank(s) x {layout.threads} thread(s), "
+            f"{1e6 * layout.seconds_per_step / settings.n_atoms:.0f} us/atom/step, input in {folder / 'in.lava'}"
+        )
     state = run_quench(folder, ranks=layout.ranks, threads=layout.threads, resume=args.resume)
     if state.status == "interrupted":
         print(interrupted_message(folder, settings, state).replace("quench lava", "quickstart"))
@@ -97,7 +99,7 @@ def _sized(settings: QuenchSettings, args: argparse.Namespace, seconds_per_step:
         # A fifth of the time is left for the minimisation, the checks and the pictures.
         fitting = 0.8 * 60.0 * args.minutes / seconds_per_step
         total = QUICK_STEPS if args.quick else round(min(max(fitting, MINIMUM_STEPS), MAXIMUM_STEPS), -2)
-    hold = round(max(_HOLD_SHARE * total, min(_HOLD_STEPS, total / 3)))
+    hold = round(max(_HOLD_SHARE * total, min(_HOLD_STEPS, 0.4 * total)))
     sized = lava_settings(settings.n_atoms, int(total) - hold)
     sized.hold_steps, sized.seed = hold, settings.seed
     return sized
