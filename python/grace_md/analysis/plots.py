@@ -201,6 +201,7 @@ def plot_clusters(
         right.bar(names, atoms_in, color=_SMOOTH, width=0.7)
         for k, (height, count) in enumerate(zip(atoms_in, counts, strict=True)):
             right.text(k, height, f"{count}×", ha="center", va="bottom", fontsize=8)
+        right.tick_params(axis="x", labelsize=8)
         right.set_xlabel("atoms in a cluster")
         right.set_ylabel("atoms in clusters of this size")
         right.set_title("cluster sizes (number of clusters on the bars)")
