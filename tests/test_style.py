@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 20_000  # where to ask whether two things share a file
 MAX_LINES = 400
 CODE = {".cpp", ".hpp", ".h", ".cu", ".py"}
-FOLDERS = ("csrc", "python", "lammps_plugin", "tests", "benchmarks", "examples", "tools", "cmake")
+FOLDERS = ("csrc", "python", "lammps_plugin", "tests", "benchmarks", "examples", "tools")
 # Files above the size limits, with the reason.
 LARGE: dict[str, str] = {}
 

@@ -6,8 +6,9 @@
 
 namespace grace {
 
-// fp64: everything in double. mixed: network in float; positions, bond lengths, readout, energies, forces and virial sums
-// in double. fp32: the word for devices where double sums are slow; on the CPU, where they are not, it is the same as mixed.
+// fp64: everything in double. mixed: network in float; positions, bond lengths, readout, energies, forces and virial
+// sums in double. fp32: the word for devices where double sums are slow; on the CPU, where they are not, it is the same
+// as mixed.
 enum class Precision { fp64, mixed, fp32 };
 
 // table: piecewise polynomials of x = r / rc(pair), built and checked at load. exact: the radial network itself.

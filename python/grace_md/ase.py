@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -48,7 +48,7 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
     Raises ValueError in one sentence for an unknown element, positions that are not finite and cells without volume.
     """
 
-    implemented_properties: ClassVar[list[str]] = [
+    implemented_properties: list[str] = [  # noqa: RUF012 - as ASE declares it
         "energy",
         "free_energy",
         "energies",
@@ -69,7 +69,12 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
     ) -> None:
         super().__init__(**kwargs)
         self.model = model if isinstance(model, GraceModel) else GraceModel.load(model)
-        self._options: dict[str, Any] = {"precision": precision, "radial": radial, "device": device, "n_threads": threads}
+        self._options: dict[str, Any] = {
+            "precision": precision,
+            "radial": radial,
+            "device": device,
+            "n_threads": threads,
+        }
         self._threads = threads
         self._skin = skin
         self._elements: list[str] = []

@@ -64,7 +64,8 @@ class GraceModel:
         if self.spec.unused_keys and self.sha256 not in _reported:
             _reported.add(self.sha256)
             logger.warning(
-                "%s carries %d uncertainty arrays (uq_*): they are kept on save, but no extrapolation grade is computed.",
+                "%s carries %d uncertainty arrays (uq_*): they are kept on save, but no extrapolation grade "
+                "is computed.",
                 name,
                 len(self.spec.unused_keys),
             )
