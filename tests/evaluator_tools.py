@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from numpy.typing import NDArray
 
 import systems
@@ -77,3 +77,11 @@ def elements_in(structures: Sequence[Mapping[str, Any]]) -> list[str]:
 def small_cell(name: str, n_atoms: int = 9) -> Atoms:
     """Skewed periodic cell, smaller than the cutoff, of elements of a model."""
     return systems.triclinic(SYMBOLS[name], n_atoms=n_atoms)
+
+
+def thermal_momenta(atoms: Atoms, temperature: float, seed: int = 4) -> NDArray[np.float64]:
+    """Maxwell-Boltzmann momenta [n_atoms, 3] (ASE units) at a temperature in K, centre of mass at rest."""
+    masses = atoms.get_masses()[:, None]
+    normal = np.random.default_rng(seed).standard_normal((len(atoms), 3))
+    momenta = np.sqrt(masses * units.kB * temperature) * normal
+    return np.asarray(momenta - masses * momenta.sum(axis=0) / masses.sum())

@@ -75,4 +75,4 @@ STAGE_RELATIVE_FLOAT = 1e-5  # one stage in single precision, relative to the la
 STRAIN_FIVE = 2e-4  # dimensionless step of the five-point formula
 DIFFERENCE_STRESS = 1e-9  # eV/A^3, five-point formula
 LOCAL_STRESS = 1e-8  # eV, virials of single atoms from five-point differences of single bonds
-SMOOTH_SLOPE = 1e-6  # relative step of a force across a cutoff, per relative step of the distance (see test_ase.py)
+RIM_ENERGY = 5e-9  # eV: change of an atomic energy within 1e-3 A of the cutoff, cubic in depth; up to 1e-9 is seen
