@@ -1,0 +1,154 @@
+"""What a time was measured on: processor, compiler, commit, the peak of a core, and who else was busy.
+
+Import this module before numpy: it keeps the BLAS library to one thread, so that the peak is that of one core.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import platform  # noqa: E402
+import re  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from datetime import datetime, timezone  # noqa: E402
+from importlib.metadata import PackageNotFoundError, version  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+GEMM_SIZE = 768
+PEAK_SECONDS = 0.15
+QUIET = 0.15  # cores that other processes may use during a measurement that counts as quiet
+
+
+def describe() -> dict[str, Any]:
+    """Return processor, system, compiler, flags, versions, commit and load, for the head of a result file."""
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+        "compiler": compiler(),
+        "flags": flags(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("grace_md", "numpy", "ase")},
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def commit() -> str:
+    """Return the commit of the source tree, with "-dirty" if tracked files differ; "unknown" outside a repository."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", text, re.MULTILINE))
+    numbers = f"family {fields.get('cpu family', '?')} model {fields.get('model', '?')}"
+    return f"{fields.get('model name', platform.machine())} ({numbers})"
+
+
+def compiler() -> str:
+    """Return what the compiled core says about its compiler (section .comment of ELF files)."""
+    from grace_md import _core  # noqa: PLC0415 - not needed for the peak alone
+
+    found = set(re.findall(rb"(?:GCC: \([^)]*\) [\d.]+|clang version [\d.]+)", Path(_core.__file__).read_bytes()))
+    return ", ".join(sorted(text.decode() for text in found)) or "unknown"
+
+
+def flags() -> list[str]:
+    """Return the compile options that csrc/CMakeLists.txt sets for release builds and for each processor level."""
+    text = (ROOT / "csrc" / "CMakeLists.txt").read_text(encoding="utf-8")
+    release = re.findall(r"target_compile_options\(grace_settings INTERFACE (-W.*)\)", text)
+    levels = [f"{level}: {options}" for level, options in re.findall(r"grace_add_kernels\((\w+) (-[^)]*)\)", text)]
+    return [*release, *levels]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def peak_gflops(dtype: str, n_threads: int) -> float:
+    """Measure 1e9 floating-point operations per second of `n_threads` cores with products of large matrices.
+
+    Each thread multiplies its own 768 x 768 matrices with one-threaded BLAS (numpy releases the lock of the
+    interpreter), which reaches 85 to 95 % of the nominal FMA rate at the clock that AVX-512 or AVX2 code runs at.
+    """
+    counts = [0] * n_threads
+    start = threading.Barrier(n_threads + 1)
+    random = np.random.default_rng(0)
+    operands = [random.normal(size=(3, GEMM_SIZE, GEMM_SIZE)).astype(dtype) for _ in range(n_threads)]
+
+    def multiply(index: int) -> None:
+        left, right, out = operands[index]
+        np.matmul(left, right, out=out)  # warm-up
+        start.wait()
+        end = time.perf_counter() + PEAK_SECONDS
+        while time.perf_counter() < end:
+            np.matmul(left, right, out=out)
+            counts[index] += 1
+
+    threads = [threading.Thread(target=multiply, args=(index,)) for index in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    began = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return sum(counts) * 2.0 * GEMM_SIZE**3 / (time.perf_counter() - began) / 1e9
+
+
+class Watch:
+    """Wall and processor time of a block, and the cores that others used meanwhile (Linux).
+
+    Attributes
+    ----------
+    wall, processor : float
+        Seconds; `processor` counts all threads of this process.
+    others : float
+        Mean number of cores in use by other processes (and by the host of a virtual machine); 0 where the system does
+        not tell.
+    """
+
+    def __enter__(self) -> Watch:
+        self._busy, self._processor, self._wall = _busy_seconds(), time.process_time(), time.perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.wall = time.perf_counter() - self._wall
+        self.processor = time.process_time() - self._processor
+        self.others = others_share(_busy_seconds() - self._busy, self.processor, self.wall)
+
+
+def others_share(busy: float, own: float, wall: float) -> float:
+    """Cores used by other processes: all busy seconds less our own, over wall seconds."""
+    return max(0.0, (busy - own) / wall)
+
+
+def _busy_seconds() -> float:
+    """Seconds that all cores together spent working since boot, time stolen by a host included."""
+    if not sys.platform.startswith("linux"):
+        return time.process_time()
+    with open("/proc/stat", encoding="utf-8") as stream:
+        user, nice, system, _idle, _wait, irq, soft_irq, steal = map(int, stream.readline().split()[1:9])
+    return (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
