@@ -124,7 +124,9 @@ void PairGrace::compute(int eflag, int vflag) {
   double total_virial[9] = {};
   grace::Results results;
   results.energies = energies_.data();
-  results.forces = factor != 1.0 ? scaled_forces_.data() : (n_atoms ? atom->f[0] : nullptr);
+  // Never null: an evaluator without forces skips the reverse exchange, and a rank without atoms must take part in it.
+  double no_atoms = 0.0;
+  results.forces = n_atoms == 0 ? &no_atoms : factor != 1.0 ? scaled_forces_.data() : atom->f[0];
   results.virial = vflag_global ? total_virial : nullptr;
   results.atom_virial = vflag_atom ? atom_virial_.data() : nullptr;
   results.centroid_virial = cvflag_atom ? centroid_virial_.data() : nullptr;

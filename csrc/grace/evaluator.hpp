@@ -62,7 +62,8 @@ struct Results {
 };
 
 // Two-layer models with ghosts that have no owner map (several MPI ranks): fills and folds ghost rows between the
-// layers. Rows are [n_atoms][width]; forward copies owner rows to ghosts, reverse adds ghost rows to owners.
+// layers. Rows are [n_atoms][width]; forward copies owner rows to ghosts, reverse adds ghost rows to owners. All ranks
+// must agree on whether they want forces: reverse is called only then.
 class MessageExchange {
  public:
   virtual ~MessageExchange() = default;

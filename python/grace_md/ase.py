@@ -139,7 +139,10 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         -------
         dict with energies [n] in eV and forces [n, 3] in eV/A, in the order of `indices`.
         """
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        wanted = np.asarray(indices).reshape(-1)
+        if wanted.dtype == bool:
+            raise ValueError("`indices` is a boolean mask: pass np.flatnonzero(mask).")
+        wanted = wanted.astype(np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(atoms)):
             raise ValueError(f"`indices` must lie in [0, {len(atoms)}), got {wanted.min()} .. {wanted.max()}.")
         neighbors, positions, cells, species = self._moving(atoms)

@@ -140,3 +140,10 @@ def test_atoms_out_of_range_are_named(wrong: list[int]) -> None:
     atoms = small_cell("tiny_2l")
     with pytest.raises(ValueError, match=r"`indices` must lie in \[0, 9\)"):
         calculator(tiny("tiny_2l")).compute_atoms(atoms, wrong)
+
+
+def test_a_boolean_mask_is_refused() -> None:
+    atoms = systems.bcc(SYMBOLS["tiny_1l_pairs"], repeat=2, lattice=3.3)
+    calculator = GraceCalculator(GraceModel(tiny("tiny_1l_pairs")))
+    with pytest.raises(ValueError, match="flatnonzero"):
+        calculator.compute_atoms(atoms, np.ones(len(atoms), dtype=bool))
