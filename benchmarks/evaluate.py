@@ -364,7 +364,7 @@ def main() -> None:
         report = {
             **head,
             "load_average_end": machine.describe()["load_average"],
-            "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
+            "options": {key: value.name if isinstance(value, Path) else value for key, value in vars(options).items()},
             "roofline_gflops": {f"{dtype} x {n}": rate for (dtype, n), rate in peak.items()},
             "peer": peer.information if peer else None,
             "results": rows,

@@ -36,7 +36,7 @@ def describe() -> dict[str, Any]:
         "commit": commit(),
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "system": platform.platform(),
+        "system": " ".join([platform.system(), platform.machine(), *platform.libc_ver()]).strip(),
         "compiler": compiler(),
         "flags": flags(),
         "python": platform.python_version(),
