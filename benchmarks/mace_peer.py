@@ -4,8 +4,8 @@
 The model has random weights and the sizes of MACE-MP-0 medium (4,688,656 parameters): 128x0e + 128x1o (128 channels,
 max_L 1), correlation 3, 2 interactions (RealAgnosticResidualInteractionBlock), r_max 6 A, harmonics up to l = 3,
 10 Bessel functions, polynomial cutoff of order 5, radial MLP 64-64-64, readout 16x0e, 89 elements. Nothing is
-downloaded. It runs as MACE's ASE calculator runs it (not compiled by TorchScript, which did not help here), on energies and forces;
-making the graph, neighbour list included, is outside the timing, which favours MACE.
+downloaded. It runs as MACE's ASE calculator runs it (not compiled by TorchScript, which did not help here), on energies
+and forces; making the graph, neighbour list included, is outside the timing, which favours MACE.
 """
 
 from __future__ import annotations
