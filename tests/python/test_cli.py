@@ -230,7 +230,7 @@ def test_doctor_reports_each_part(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["doctor"])
     text = capsys.readouterr().out
     for subject in ("python", "numpy", "threads", "core", "lammps", "mpirun"):
-        assert re.search(rf"^\s+(ok|WRONG|-)\s+{subject}\b", text, re.MULTILINE), text
+        assert re.search(rf"^\s*(ok|WRONG|-)\s+{subject}\b", text, re.MULTILINE), text
 
 
 def test_doctor_sees_a_plugin_that_does_not_open(
