@@ -39,6 +39,10 @@ def read_npz(path: str | os.PathLike[str]) -> Arrays:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no weight file `{path}`; give the path of an existing .npz file.")
+    if path.suffix in (".yaml", ".yml"):
+        raise WeightFileError(
+            f"`{path}` is a YAML file: GRACE/FS models are not supported; give the .npz of a one- or two-layer model."
+        )
     arrays: Arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,5 @@
 // The reader of npz files: every type it accepts, every defect it must name.
+#include <cstdio>
 #include <fstream>
 
 #include "check.hpp"
@@ -135,6 +136,13 @@ TEST(files) {
   const NpzFile memory = NpzFile::from_bytes("memory", bytes);
   CHECK(memory.keys() == file.keys());
   CHECK(memory.sha256() == file.sha256());
+}
+
+TEST(yaml_models_are_refused_by_name) {
+  const std::string path = "grace_core_tests_model_fs.yaml";
+  std::ofstream(path) << "elements: [W]\n";
+  CHECK_THROWS(NpzFile{path}, "GRACE/FS models are not supported");
+  std::remove(path.c_str());
 }
 
 TEST(sha256_of_the_standard) {  // FIPS 180-4 examples

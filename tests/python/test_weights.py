@@ -96,6 +96,13 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         read_npz(tmp_path / "nowhere.npz")
 
 
+def test_yaml_models_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "model_fs.yaml"
+    path.write_text("elements: [W]\n")
+    with pytest.raises(WeightFileError, match="GRACE/FS models are not supported"):
+        read_npz(path)
+
+
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.9, 0.9999])
 def test_truncated_file(part: float, tmp_path: Path) -> None:
     content = STARTER.read_bytes()

@@ -204,6 +204,9 @@ NpzFile::NpzFile(const std::string& path) : directory_(std::make_unique<Director
   std::error_code status;
   require(std::filesystem::exists(path, status), "Weight file `", path, "` does not exist; check the path.");
   require(std::filesystem::is_regular_file(path, status), "Weight file `", path, "` is not a file; give an .npz file.");
+  const std::string suffix = std::filesystem::path(path).extension().string();
+  require(suffix != ".yaml" && suffix != ".yml", "`", path,
+          "` is a YAML file: GRACE/FS models are not supported; give the .npz of a one- or two-layer model.");
   const std::uintmax_t size = std::filesystem::file_size(path, status);
   require(!status && std::ifstream(path, std::ios::binary).good(), "Weight file `", path,
           "` cannot be opened for reading; check its permissions.");
