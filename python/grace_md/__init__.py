@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grace_md.ase import GraceCalculator
     from grace_md.model import GraceModel
+    from grace_md.neighbors import neighbor_list
 
 __version__: str
 
-__all__ = ["GraceCalculator", "GraceModel", "__version__"]
+__all__ = ["GraceCalculator", "GraceModel", "__version__", "neighbor_list"]
 
-_HOME = {"GraceCalculator": "grace_md.ase", "GraceModel": "grace_md.model"}
+_HOME = {"GraceCalculator": "grace_md.ase", "GraceModel": "grace_md.model", "neighbor_list": "grace_md.neighbors"}
 
 
 def __getattr__(name: str) -> Any:

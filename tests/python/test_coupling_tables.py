@@ -33,7 +33,7 @@ def couplings(parity: int) -> list[tuple[int, int, int]]:
 
 
 def test_even_couplings_turn_two_harmonics_into_one() -> None:
-    """Two harmonics of one direction give Y_LM: model.md 1.8 over |c|, whose sign is (-1)^((l1+l2-L)/2)."""
+    """Two harmonics of one direction give Y_LM: docs/theory.md over |c|, whose sign is (-1)^((l1+l2-L)/2)."""
     directions = np.random.default_rng(5).normal(size=(20, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     harmonics = real_spherical_harmonics(directions, LMAX)[0]
@@ -53,7 +53,7 @@ def test_odd_couplings_are_antisymmetric_and_keep_their_norm() -> None:
 
 
 def test_sizes_of_published_models() -> None:
-    """AA of lmax 4: 141 rows, 623 terms; YI: 62 rows, 165 terms (message lmax 1), 190 and 877 (3): model.md 1.8, 2."""
+    """AA of lmax 4: 141 rows, 623 terms; YI: 62 rows, 165 terms (message lmax 1), 190 and 877 (3)."""
     basis = coupling_tables.harmonics(4)
     table, tensor = coupling_tables.couple(basis, basis, generate_test_models.natural(4))
     assert (tensor.n_rows, len(tensor.groups), table.row.size) == (141, 27, 623)

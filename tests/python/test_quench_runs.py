@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections import Counter
 
 import numpy as np
@@ -16,6 +17,7 @@ import lammps_tools
 from grace_md.analysis.lammps_files import read_data, read_thermo
 from grace_md.analysis.report import write_report
 from grace_md.data import model_path
+from grace_md.weights import read_npz
 from grace_md.workflows import quench, quickstart
 from grace_md.workflows.quench_input import QUENCH_MARK
 from grace_md.workflows.quench_run import QuenchAbortedError, load_state, prepare_quench, run_quench
@@ -35,6 +37,18 @@ def finish(folder, ranks):
         state = run_quench(folder, progress=False, max_minutes=0.0, resume=True)
     assert state.ranks == ranks  # kept without being asked for
     return pieces
+
+
+def test_compressed_models_are_copied_as_lammps_reads_them(tmp_path):
+    arrays = read_npz(model_path("lava9_1l"))
+    compressed = tmp_path / "compressed.npz"
+    np.savez_compressed(compressed, **arrays)
+    prepare_quench(stand_in(), tmp_path / "run", model=compressed)
+    with zipfile.ZipFile(tmp_path / "run" / "model.npz") as archive:
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
+    copy = read_npz(tmp_path / "run" / "model.npz")
+    assert copy.keys() == arrays.keys()
+    assert all(np.array_equal(copy[key], arrays[key]) for key in arrays)
 
 
 @needs_lammps

@@ -10,7 +10,7 @@
 namespace grace::cpu {
 inline namespace GRACE_ISA {
 
-constexpr double bond_regulariser = 1e-10;  // A^2, under the root of every bond length (model.md 1.1)
+constexpr double bond_regulariser = 1e-10;  // A^2, under the root of every bond length (docs/theory.md, Bonds)
 
 // Compacts the neighbour rows of the tile's atoms to the bonds inside their pair cutoff.
 template <class Real>

@@ -1,4 +1,4 @@
-// RMS norm over the densities of one atom (model.md 1.10): y_k = s_k x_k / sqrt(mean_k x_k^2 + 1e-10).
+// RMS norm over the densities of one atom (docs/theory.md, Two layers): y_k = s_k x_k / sqrt(mean_k x_k^2 + 1e-10).
 #pragma once
 
 #include "grace/macros.hpp"

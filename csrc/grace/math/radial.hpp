@@ -1,4 +1,5 @@
-// Radial basis: Chebyshev polynomials under a polynomial envelope, as functions of x = d / rc(pair) (model.md 1.3).
+// Radial basis: Chebyshev polynomials under a polynomial envelope, as functions of x = d / rc(pair)
+// (docs/theory.md, Radial functions).
 #pragma once
 
 #include "grace/macros.hpp"

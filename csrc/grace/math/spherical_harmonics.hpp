@@ -1,6 +1,6 @@
 // Real spherical harmonics, 4pi-normalised (mean of Y^2 over the sphere is 1, Y_00 = 1), no Condon-Shortley phase.
 // Slot of (l, m) = l^2 + l + m. Evaluated as polynomials of the vector u as given (|u| is slightly below 1,
-// model.md 1.1):
+// docs/theory.md, Bonds):
 //   m > 0: sqrt2 P_lm(z) Re(x + iy)^m,  m < 0: sqrt2 P_l|m|(z) Im(x + iy)^|m|,  m = 0: P_l0(z)
 //   P_mm = prod_k sqrt((2k+1)/2k),  P_{m+1,m} = sqrt(2m+3) z P_mm,  P_lm = a_lm (z P_{l-1,m} - b_lm P_{l-2,m})
 #pragma once

@@ -13,7 +13,7 @@ namespace {
 
 bool starts_with(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
 
-// The file does not store who feeds whom: the wiring below is that of model.md 1.11, fixed by the names.
+// The file does not store who feeds whom: the wiring below is that of docs/theory.md, fixed by the names.
 class Wiring {
  public:
   Wiring(SpecReader& reader, StageReader& stages) : reader_(reader), stages_(stages) {}

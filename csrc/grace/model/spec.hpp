@@ -1,4 +1,4 @@
-// A model is data: an ordered list of typed stages, read from a weight file (model.md in docs/ has the mathematics).
+// A model is data: an ordered list of typed stages, read from a weight file (mathematics: docs/theory.md).
 //
 // Every weight here already carries its constant factors (GEMM norms, output factors), so the evaluators never see
 // them. Tensors are named as in the weight files (A, A1, AA, ...). A tensor has `n_channels` channels and `n_rows`

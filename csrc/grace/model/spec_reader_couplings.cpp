@@ -1,4 +1,4 @@
-// The stages that are tables: channel mixes (model.md 1.7), products (1.8), the message basis (1.11), reductions (1.9).
+// The stages that are tables: channel mixes, products, the message basis, reductions (docs/theory.md).
 #include <algorithm>
 #include <map>
 #include <utility>

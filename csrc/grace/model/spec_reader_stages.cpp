@@ -118,7 +118,7 @@ std::vector<double> StageReader::inverse_neighbors(const std::string& key) const
   return result;
 }
 
-// y = activation((x W) norm): `prefix`_W0, `prefix`_norm0, ... (model.md 1.4).
+// y = activation((x W) norm): `prefix`_W0, `prefix`_norm0, ... (docs/theory.md, Radial functions).
 std::vector<DenseLayer> StageReader::network(const std::string& prefix, int n_in, int n_out) {
   std::vector<DenseLayer> layers;
   const int n_layers = reader_.count(prefix + "_n_layers");

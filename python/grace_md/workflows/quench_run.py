@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from grace_md.analysis.lammps_files import read_frames, truncate_frames
 from grace_md.analysis.pairs import closest_contact
 from grace_md.analysis.report import CONTACT_LIMIT
 from grace_md.progress import ProgressBar
+from grace_md.weights import read_npz, write_npz
 from grace_md.workflows.packing import random_packing
 from grace_md.workflows.quench_input import (
     COMPLETE_MARK,
@@ -125,15 +127,26 @@ def prepare_quench(settings: QuenchSettings, folder: Path, model: Path | None = 
     folder.mkdir(parents=True, exist_ok=True)
     if model is not None:
         settings.model = "model.npz"
-        settings.model_sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
-        if not (folder / settings.model).exists() or not (folder / settings.model).samefile(model):
-            shutil.copyfile(model, folder / settings.model)
+        _copy_model(model, folder / settings.model)
+        settings.model_sha256 = hashlib.sha256((folder / settings.model).read_bytes()).hexdigest()
     elif not settings.pair_lines:
         raise ValueError("`model` is missing; give a weight file, for example the shipped lava9_1l.")
     write_start(folder / "start.data", atoms, settings.elements)
     write_inputs(folder, settings)
     _write_json(folder / "quench.json", settings.to_json())
     QuenchState().save(folder)
+
+
+def _copy_model(model: Path, copy: Path) -> None:
+    """Copy a weight file; a compressed one is written anew as LAMMPS reads it, without compression."""
+    if copy.exists() and copy.samefile(model):
+        return
+    with zipfile.ZipFile(model) as archive:
+        compressed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+    if compressed:
+        write_npz(copy, read_npz(model), force=True)
+    else:
+        shutil.copyfile(model, copy)
 
 
 def run_quench(
