@@ -7,18 +7,16 @@
 
 namespace grace::cpu {
 
-constexpr int row_alignment = 64;  // bytes; channels are padded to this
-
 template <class Real>
 constexpr int padded_channels(int n) {
-  constexpr int unit = row_alignment / static_cast<int>(sizeof(Real));
+  constexpr int unit = row_bytes / static_cast<int>(sizeof(Real));
   return (n + unit - 1) / unit * unit;
 }
 
 // packed[K * N] from value(k, n), N a multiple of the unit.
 template <class Real, class Value>
 void pack_matrix(int K, int N, Value value, Real* packed) {
-  constexpr int unit = row_alignment / static_cast<int>(sizeof(Real));
+  constexpr int unit = row_bytes / static_cast<int>(sizeof(Real));
   for (int left = N / unit, begin = 0; left > 0;) {
     const int panel = panel_units(left) * unit;
     for (int k = 0; k < K; ++k)

@@ -13,6 +13,9 @@
 
 namespace grace::cpu {
 
+// Channels are padded to this many bytes whatever the instruction set, so that buffers do not depend on it.
+constexpr int row_bytes = 64;
+
 // Weight matrices are packed for the small-matrix kernel: columns in panels of 1 to 3 units of 64 bytes, each panel
 // [n_in][panel], so that a panel is one contiguous stream. Units of the next panel when `left` units remain:
 constexpr int panel_units(int left) { return left == 3 || left >= 5 ? 3 : left == 2 || left == 4 ? 2 : 1; }

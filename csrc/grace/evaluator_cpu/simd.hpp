@@ -17,9 +17,6 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 
-// Rows of channels are padded to this many bytes whatever the instruction set, so that buffers do not depend on it.
-constexpr int row_bytes = 64;
-
 template <class R>
 struct Pack;
 
@@ -62,12 +59,6 @@ struct Pack;
 GRACE_PACK(double, std::int64_t, 52, 1023.0, 6755399441055744.0)
 GRACE_PACK(float, std::int32_t, 23, 127.0f, 12582912.0f)
 #undef GRACE_PACK
-
-template <class Real>
-constexpr int padded(int n) {
-  constexpr int unit = row_bytes / static_cast<int>(sizeof(Real));
-  return (n + unit - 1) / unit * unit;
-}
 
 }  // namespace GRACE_ISA
 }  // namespace grace::cpu

@@ -11,7 +11,8 @@
 namespace grace {
 
 // Appends stages to `model`. Each `add_*` reads the keys of one stage, checks them against the tensors made so far,
-// folds the norms into the weights and keeps only the chosen elements. The layouts of the file are in docs/weight_file.md.
+// folds the norms into the weights and keeps only the chosen elements. The layouts of the file are in
+// docs/weight_file.md.
 class StageReader {
  public:
   // Reads the globals: elements, cutoffs, chemical embedding, output scale and shifts.
