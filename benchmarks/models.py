@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from coupling_tables import CouplingTable, Tensor, couple
-from generate_test_models import SCALARS, Keep, Model, both_parities, natural
+from generate_test_models import SCALARS, Keep, Model, both_parities, finish_two_layers, natural
 
 ELEMENTS = ["O", "Si", "Al", "Fe", "Ca", "Na", "Mg", "K", "Ti"]
 CUTOFF = 6.0  # A
@@ -247,25 +247,7 @@ def _second_layer(model: PresetModel, preset: Preset) -> None:
     model.mix("BB2", "BB", "B", preset.width2)
     model.product("BBBB", "BB2", "BB2", SCALARS)
     model.reduce("I2", ["B", "BB", "BBB", "BBBB"], SCALARS, n_out, per_element=True)
-    for reduction in ("I1", "I", "rho", "B", "I2"):
-        tensor = model.tensors[reduction][0]
-        model.arrays[f"{reduction}_norm_map"] = np.array(1.0)
-        model.integers(**{f"{reduction}_n_funcs": tensor.n_rows, f"{reduction}_only_invar": tensor.n_rows == 1})
-    for name, kind in (("I_nl_LN", 1), ("I_0_LN", 0)):
-        model.random(f"{name}_scale", n_out - kind)
-        model.integers(**{f"{name}_type": kind, f"{name}_n_out": n_out})
-    model.readout(n_out, tanh=True)
-    names = {
-        "mlp_rad": ["R", "R1"],
-        "spb": ["A", "B0"],
-        "fc": ["A1", "AA1", "AA2", "B1", "BB1", "BB2"],
-        "prod": ["AA", "AAA", "AAAA", "BB", "BBB", "BBBB"],
-        "reduce": ["I1", "I", "rho", "B", "I2"],
-        "rms": ["I_nl_LN", "I_0_LN"],
-    }
-    for index, values in names.items():
-        model.arrays[f"{index}_names"] = np.array([value.encode() for value in values], dtype="S8")
-    model.output()
+    finish_two_layers(model, n_out)
 
 
 def table_sizes(arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[int, int]]:

@@ -209,11 +209,16 @@ def two_layers(model: Model) -> dict[str, NDArray[Any]]:
     model.mix("BB2", "BB", "B", width1)
     model.product("BBBB", "BB2", "BB2", SCALARS)
     model.reduce("I2", ["B", "BB", "BBB", "BBBB"], SCALARS, n_densities, per_element=True)
+    finish_two_layers(model, n_densities)
+    return model.arrays
+
+
+def finish_two_layers(model: Model, n_densities: int) -> None:
+    """Add what every two-layer file has after its stages: norms, readout, lists of names and output."""
     for reduction in ("I1", "I", "rho", "B", "I2"):
         tensor = model.tensors[reduction][0]
         model.arrays[f"{reduction}_norm_map"] = np.array(1.0)
         model.integers(**{f"{reduction}_n_funcs": tensor.n_rows, f"{reduction}_only_invar": tensor.n_rows == 1})
-
     for name, kind in (("I_nl_LN", 1), ("I_0_LN", 0)):
         model.random(f"{name}_scale", n_densities - kind)
         model.integers(**{f"{name}_type": kind, f"{name}_n_out": n_densities})
@@ -229,7 +234,6 @@ def two_layers(model: Model) -> dict[str, NDArray[Any]]:
     for index, values in names.items():
         model.arrays[f"{index}_names"] = np.array([value.encode() for value in values], dtype="S8")
     model.output()
-    return model.arrays
 
 
 def models() -> dict[str, dict[str, NDArray[Any]]]:
