@@ -33,6 +33,7 @@ FULL_SET = (
     "2L_large_elemcut",
     "2L_medium_elemcut",
     "2L_small",
+    "2L_small_uq",  # the arrays of 2L_small and those of the uncertainty
 )
 
 
@@ -55,9 +56,14 @@ def load_reference(name: str) -> ReferenceSet:
     """Return a bundled set, or one of the full set as "full/<name>"; skip where that is absent."""
     folder = SHARED / "fixtures" / name.removeprefix("full/")
     model, results = BUNDLED[name] if name in BUNDLED else (folder / "model.npz", folder / "reference.json")
+    separate = not model.is_file() and (folder / "uq_keys.npz").is_file()
+    if separate:
+        model = folder.with_name(folder.name.removesuffix("_uq")) / "model.npz"
     if name not in BUNDLED and not model.is_file():
         pytest.skip(f"the full set of reference results is not at {SHARED / 'fixtures'} (optional)")
-    return ReferenceSet(name, model, read_npz(model), json.loads(results.read_text(encoding="utf-8"))["structures"])
+    extra = read_npz(folder / "uq_keys.npz") if separate else {}
+    structures = json.loads(results.read_text(encoding="utf-8"))["structures"]
+    return ReferenceSet(name, model, {**read_npz(model), **extra}, structures)
 
 
 REFERENCE_NAMES = [*BUNDLED, *(f"full/{name}" for name in FULL_SET)]

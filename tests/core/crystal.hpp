@@ -95,8 +95,7 @@ inline void compare(const Answer& actual, const Answer& expected, double relativ
 }
 
 // Each atom once; bonds to periodic images through packed shifts.
-inline Answer with_shifts(Evaluator& evaluator, const Crystal& c) {
-  Answer answer(c.n);
+inline Geometry with_image_shifts(const Crystal& c) {
   Geometry g;
   g.n_centers = g.n_atoms = c.n;
   g.positions = c.positions.data();
@@ -105,13 +104,23 @@ inline Answer with_shifts(Evaluator& evaluator, const Crystal& c) {
   g.neighbor = c.list.neighbor.data();
   g.shift = c.list.shift.data();
   g.cells = c.cell;
+  return g;
+}
+
+inline Results results_into(Answer& answer) {
   Results r;
   r.energies = answer.energies.data();
   r.forces = answer.forces.data();
   r.virial = answer.virial.data();
   r.atom_virial = answer.atom_virial.data();
   r.centroid_virial = answer.centroid_virial.data();
-  evaluator.compute(g, r);
+  return r;
+}
+
+inline Answer with_shifts(Evaluator& evaluator, const Crystal& c) {
+  Answer answer(c.n);
+  Results r = results_into(answer);
+  evaluator.compute(with_image_shifts(c), r);
   return answer;
 }
 

@@ -23,14 +23,7 @@ TEST(closest_pair_is_reported) {
       }
       shortest = std::min(shortest, std::sqrt(d2));
     }
-  Geometry g;
-  g.n_centers = g.n_atoms = c.n;
-  g.positions = c.positions.data();
-  g.species = c.species.data();
-  g.first = c.list.first.data();
-  g.neighbor = c.list.neighbor.data();
-  g.shift = c.list.shift.data();
-  g.cells = c.cell;
+  const Geometry g = with_image_shifts(c);
   Results r;
   r.energies = answer.energies.data();
   one->compute(g, r);
@@ -42,14 +35,7 @@ TEST(wrong_geometry_is_refused) {
   const auto one = evaluator("tiny_2l.npz");
   const Crystal c = crystal(one->model());
   Answer answer(c.n);
-  Geometry good;
-  good.n_centers = good.n_atoms = c.n;
-  good.positions = c.positions.data();
-  good.species = c.species.data();
-  good.first = c.list.first.data();
-  good.neighbor = c.list.neighbor.data();
-  good.shift = c.list.shift.data();
-  good.cells = c.cell;
+  const Geometry good = with_image_shifts(c);
   Results r;
   r.energies = answer.energies.data();
   const auto refused = [&](const char* needle, auto change) {

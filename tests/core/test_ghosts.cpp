@@ -65,12 +65,7 @@ void add_domain(Evaluator& evaluator, const Domain& d, const std::int32_t* owner
   g.owner = owner;
   // one more than needed: a rank without atoms must still pass pointers, nullptr would mean that it wants no forces
   Answer local(static_cast<int>(n) + 1);
-  Results r;
-  r.energies = local.energies.data();
-  r.forces = local.forces.data();
-  r.virial = local.virial.data();
-  r.atom_virial = local.atom_virial.data();
-  r.centroid_virial = local.centroid_virial.data();
+  Results r = results_into(local);
   evaluator.compute(g, r, exchange);
   for (int i = 0; i < d.n_centers; ++i) answer.energies[d.global[i]] += local.energies[i];
   const auto fold = [&](const std::vector<double>& from, std::vector<double>& to, int width) {

@@ -67,7 +67,6 @@ void collect_bonds(const Inputs& in, Tile<Real>& tile) {
     const double inverse = 1.0 / d;
     bonds.distance[b] = d;
     bonds.inverse_cutoff[b] = 1.0 / bonds.inverse_cutoff[b];
-    bonds.x[b] = static_cast<Real>(d * bonds.inverse_cutoff[b]);
     bonds.direction[b] = static_cast<Real>(dx[b] * inverse);
     bonds.direction[bonds.capacity + b] = static_cast<Real>(dy[b] * inverse);
     bonds.direction[2 * bonds.capacity + b] = static_cast<Real>(dz[b] * inverse);

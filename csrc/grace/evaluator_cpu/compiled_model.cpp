@@ -234,14 +234,6 @@ CompiledModel<Real>::CompiledModel(const ModelSpec& spec, RadialMode radial, int
 template <class Real>
 CompiledModel<Real>::~CompiledModel() = default;
 
-template <class Real>
-std::size_t CompiledModel<Real>::bytes() const {
-  std::size_t total = 0;
-  for (const auto& v : storage_->reals) total += v.size() * sizeof(Real);
-  for (const auto& v : storage_->terms) total += v.size() * sizeof(math::GatherTerm<Real>);
-  return total;
-}
-
 template class CompiledModel<double>;
 template class CompiledModel<float>;
 

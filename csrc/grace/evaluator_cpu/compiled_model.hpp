@@ -52,7 +52,6 @@ class CompiledModel {
   std::vector<CompiledLayer<Real>> layers;
   ReadoutPlan readout;
   RadialTableReport radial_report;  // the worse of the layers
-  std::size_t bytes() const;
 
  private:
   std::unique_ptr<PlanStorage<Real>> storage_;

@@ -28,15 +28,10 @@ void layer_forward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
   for (int s = 0; s < layer.n_accumulated; ++s) clear_rows(layer, tile, tile.values, layer.accumulated[s]);
   for (int i = 0; i < layer.n_ops; ++i) {
     const Op<Real>& op = layer.ops[i];
-    if (op.kind == Op<Real>::Kind::product) {
+    if (op.kind == Op<Real>::Kind::product)
       product_forward(layer, op.product, tile);
-      continue;
-    }
-    const LinearOp<Real>& linear = op.linear;
-    const Real* in = slot_rows(tile.values, layer.slots[linear.input], tile);
-    Real* out = slot_rows(tile.values, layer.slots[linear.output], tile);
-    for (int s = 0; s < linear.n_segments; ++s)
-      apply_linear(linear.weights, linear.segments[s], tile, in, out, !linear.overwrite);
+    else
+      linear_forward(layer, op.linear, tile);
   }
 }
 
@@ -46,15 +41,10 @@ void layer_backward(const LayerPlan<Real>& layer, Tile<Real>& tile) {
     if (slot != layer.density && slot != layer.message) clear_rows(layer, tile, tile.gradients, slot);
   for (int i = layer.n_ops - 1; i >= 0; --i) {
     const Op<Real>& op = layer.ops[i];
-    if (op.kind == Op<Real>::Kind::product) {
+    if (op.kind == Op<Real>::Kind::product)
       product_backward(layer, op.product, tile);
-      continue;
-    }
-    const LinearOp<Real>& linear = op.linear;
-    Real* in = slot_rows(tile.gradients, layer.slots[linear.input], tile);
-    const Real* out = slot_rows(tile.gradients, layer.slots[linear.output], tile);
-    for (int s = 0; s < linear.n_segments; ++s)
-      apply_linear_adjoint(linear.weights, linear.segments[s], tile, out, in, true);
+    else
+      linear_backward(layer, op.linear, tile);
   }
   Bonds<Real>& bonds = tile.bonds;
   compute_harmonics<Real, true>(layer.harmonics, bonds);

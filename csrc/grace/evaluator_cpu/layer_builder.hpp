@@ -74,16 +74,22 @@ class LayerBuilder {
     return found->second;
   }
 
-  void add_linear(int input, int output, bool overwrite, const Weights<Real>& weights, std::vector<Segment> segments) {
-    if (segments.empty()) return;
+  LinearOp<Real> linear(int input, int output, bool overwrite, const Weights<Real>& weights,
+                        std::vector<Segment> segments) {
+    LinearOp<Real> op;
+    op.input = input;
+    op.output = output;
+    op.overwrite = overwrite;
+    op.weights = weights;
+    op.n_segments = static_cast<int>(segments.size());
+    op.segments = storage_.keep(storage_.segments, std::move(segments));
+    return op;
+  }
+
+  void add_linear(const LinearOp<Real>& map) {
     Op<Real> op;
     op.kind = Op<Real>::Kind::linear;
-    op.linear.input = input;
-    op.linear.output = output;
-    op.linear.overwrite = overwrite;
-    op.linear.weights = weights;
-    op.linear.n_segments = static_cast<int>(segments.size());
-    op.linear.segments = storage_.keep(storage_.segments, std::move(segments));
+    op.linear = map;
     ops_.push_back(op);
   }
 
@@ -119,10 +125,11 @@ class LayerBuilder {
     for (int row : layout_.needed.at(mix.output))
       rows.push_back({layout_.stored[mix.left].at(row), layout_.stored[mix.output].at(row), mix.left_group[row]});
     const bool merge = operands_merge(mix);
-    add_linear(layout_.slot(mix.left), out, true, merge ? storage_.left_weights(mix, true) : mix_weights(mix, false),
-               segments_of(rows));
+    add_linear(linear(layout_.slot(mix.left), out, true,
+                      merge ? storage_.left_weights(mix, true) : mix_weights(mix, false), segments_of(rows)));
     if (!merge)
-      add_linear(layout_.slot(mix.right), out, false, mix_weights(mix, true), right_segments(mix, 0, mix.n_rows));
+      add_linear(
+          linear(layout_.slot(mix.right), out, false, mix_weights(mix, true), right_segments(mix, 0, mix.n_rows)));
   }
 
   // Right terms whose target row is needed and lies in [begin, end).
@@ -140,8 +147,8 @@ class LayerBuilder {
     std::vector<Row> rows;
     for (const auto& row : input.rows)
       rows.push_back({layout_.stored[input.tensor].at(row.source), row.target, row.group});
-    add_linear(layout_.slot(input.tensor), layout_.slot(reduce.output), false, reduce_weights(reduce, input),
-               segments_of(rows));
+    add_linear(linear(layout_.slot(input.tensor), layout_.slot(reduce.output), false, reduce_weights(reduce, input),
+                      segments_of(rows)));
   }
 
   void make_product(const CouplingProduct& product) {
@@ -215,29 +222,21 @@ class LayerBuilder {
     block.adjoint_left = storage_.gather_table(std::move(left));
     block.adjoint_right = storage_.gather_table(std::move(right));
 
-    std::vector<BlockConsumer<Real>> consumers;
+    std::vector<LinearOp<Real>> consumers;
+    const int here = LinearOp<Real>::block;
     for (const ChannelMix* mix : layout_.left_mixes[product.output]) {
-      std::vector<Row> list, right_list;
+      std::vector<Row> list;
       for (int row : rows) {
         const auto out = layout_.stored[mix->output].find(row);
         if (out != layout_.stored[mix->output].end())
           list.push_back({block_row[row], out->second, mix->left_group[row]});
       }
       if (list.empty()) continue;
-      BlockConsumer<Real> consumer;
-      consumer.output = layout_.slot(mix->output);
-      consumer.overwrite = true;
-      consumer.weights = mix_weights(*mix, false);
-      std::vector<Segment> segments = segments_of(list);
-      consumer.n_segments = static_cast<int>(segments.size());
-      consumer.segments = storage_.keep(storage_.segments, std::move(segments));
-      std::vector<Segment> extra;
-      for (const Segment& s : right_segments(*mix, rows.front(), rows.back() + 1)) extra.push_back(s);
-      consumer.right = layout_.slot(mix->right);
-      consumer.right_weights = mix_weights(*mix, true);
-      consumer.n_right_segments = static_cast<int>(extra.size());
-      consumer.right_segments = storage_.keep(storage_.segments, std::move(extra));
-      consumers.push_back(consumer);
+      const int out = layout_.slot(mix->output);
+      consumers.push_back(linear(here, out, true, mix_weights(*mix, false), segments_of(list)));
+      // The right operand of the same output rows, while they are in cache.
+      consumers.push_back(linear(layout_.slot(mix->right), out, false, mix_weights(*mix, true),
+                                 right_segments(*mix, rows.front(), rows.back() + 1)));
     }
     for (const FunctionReduce* reduce : layout_.reductions[product.output])
       for (const auto& input : reduce->inputs) {
@@ -248,14 +247,9 @@ class LayerBuilder {
           if (found != reduce_rows[reduce].end())
             list.push_back({block_row[row], found->second.target, found->second.group});
         }
-        if (list.empty()) continue;
-        BlockConsumer<Real> consumer;
-        consumer.output = layout_.slot(reduce->output);
-        consumer.weights = reduce_weights(*reduce, input);
-        std::vector<Segment> segments = segments_of(list);
-        consumer.n_segments = static_cast<int>(segments.size());
-        consumer.segments = storage_.keep(storage_.segments, std::move(segments));
-        consumers.push_back(consumer);
+        if (!list.empty())
+          consumers.push_back(
+              linear(here, layout_.slot(reduce->output), false, reduce_weights(*reduce, input), segments_of(list)));
       }
     block.n_consumers = static_cast<int>(consumers.size());
     block.consumers = storage_.keep(storage_.consumers, std::move(consumers));

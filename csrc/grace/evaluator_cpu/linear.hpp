@@ -45,5 +45,20 @@ inline void apply_linear_adjoint(const Weights<Real>& w, const Segment& s, const
   apply_linear(transposed, reversed, tile, out_gradient, in_gradient, accumulate);
 }
 
+template <class Real>
+inline void linear_forward(const LayerPlan<Real>& layer, const LinearOp<Real>& op, Tile<Real>& tile) {
+  const Real* in = op.input == LinearOp<Real>::block ? tile.block : slot_rows(tile.values, layer.slots[op.input], tile);
+  Real* out = slot_rows(tile.values, layer.slots[op.output], tile);
+  for (int s = 0; s < op.n_segments; ++s) apply_linear(op.weights, op.segments[s], tile, in, out, !op.overwrite);
+}
+
+template <class Real>
+inline void linear_backward(const LayerPlan<Real>& layer, const LinearOp<Real>& op, Tile<Real>& tile) {
+  Real* in =
+      op.input == LinearOp<Real>::block ? tile.block_gradient : slot_rows(tile.gradients, layer.slots[op.input], tile);
+  const Real* out = slot_rows(tile.gradients, layer.slots[op.output], tile);
+  for (int s = 0; s < op.n_segments; ++s) apply_linear_adjoint(op.weights, op.segments[s], tile, out, in, true);
+}
+
 }  // namespace GRACE_ISA
 }  // namespace grace::cpu

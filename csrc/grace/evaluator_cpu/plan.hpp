@@ -55,30 +55,16 @@ struct Weights {
   const Real* transposed = nullptr;
 };
 
-// One linear map between stored tensors: a channel mix, or one input of a reduction.
+// One linear map into a stored tensor: an operand of a channel mix, or one input of a reduction.
 template <class Real>
 struct LinearOp {
-  int input = 0;
+  static constexpr int block = -1;
+  int input = 0;  // slot, or `block`: the rows of the product block at hand
   int output = 0;
   bool overwrite = false;  // first writer of the output rows (forward)
   Weights<Real> weights;
   int n_segments = 0;
   const Segment* segments = nullptr;
-};
-
-// What happens to the rows of a product block: in_row counts within the block.
-template <class Real>
-struct BlockConsumer {
-  int output = 0;
-  bool overwrite = false;
-  Weights<Real> weights;
-  int n_segments = 0;
-  const Segment* segments = nullptr;
-  // the right operand of the channel mix for the same output rows (n_right_segments = 0 for reductions)
-  int right = -1;
-  Weights<Real> right_weights;
-  int n_right_segments = 0;
-  const Segment* right_segments = nullptr;
 };
 
 template <class Real>
@@ -88,7 +74,7 @@ struct Block {
   GatherTable<Real> adjoint_left;   // left gradient rows from block gradient and right rows
   GatherTable<Real> adjoint_right;  // empty when both operands are one tensor (merged into adjoint_left)
   int n_consumers = 0;
-  const BlockConsumer<Real>* consumers = nullptr;
+  const LinearOp<Real>* consumers = nullptr;  // what becomes of the rows, and the right operands of the same mixes
 };
 
 template <class Real>

@@ -22,7 +22,7 @@ class PlanStorage {
   std::deque<std::vector<Segment>> segments;
   std::deque<std::vector<math::GatherTerm<Real>>> terms;
   std::deque<std::vector<Block<Real>>> blocks;
-  std::deque<std::vector<BlockConsumer<Real>>> consumers;
+  std::deque<std::vector<LinearOp<Real>>> consumers;
   std::deque<std::vector<Op<Real>>> ops;
   std::deque<std::vector<Slot>> slots;
   std::deque<std::vector<const Real*>> pointers;

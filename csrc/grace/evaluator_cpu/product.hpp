@@ -52,16 +52,7 @@ inline void product_forward(const LayerPlan<Real>& layer, const ProductOp<Real>&
   for (int i = 0; i < op.n_blocks; ++i) {
     const Block<Real>& block = op.blocks[i];
     gather(block.forward, length, left, right, tile.block, false);
-    for (int c = 0; c < block.n_consumers; ++c) {
-      const BlockConsumer<Real>& consumer = block.consumers[c];
-      Real* out = slot_rows(tile.values, layer.slots[consumer.output], tile);
-      for (int s = 0; s < consumer.n_segments; ++s)
-        apply_linear(consumer.weights, consumer.segments[s], tile, tile.block, out, !consumer.overwrite);
-      if (consumer.right < 0) continue;
-      const Real* source = slot_rows(tile.values, layer.slots[consumer.right], tile);
-      for (int s = 0; s < consumer.n_right_segments; ++s)
-        apply_linear(consumer.right_weights, consumer.right_segments[s], tile, source, out, true);
-    }
+    for (int c = 0; c < block.n_consumers; ++c) linear_forward(layer, block.consumers[c], tile);
   }
 }
 
@@ -76,17 +67,7 @@ inline void product_backward(const LayerPlan<Real>& layer, const ProductOp<Real>
     const Block<Real>& block = op.blocks[i];
     const long size = block.n_rows * length;
     for (long e = 0; e < size; e += Pack<Real>::width) Pack<Real>::store(tile.block_gradient + e, Pack<Real>::zero());
-    for (int c = 0; c < block.n_consumers; ++c) {
-      const BlockConsumer<Real>& consumer = block.consumers[c];
-      const Real* out_gradient = slot_rows(tile.gradients, layer.slots[consumer.output], tile);
-      for (int s = 0; s < consumer.n_segments; ++s)
-        apply_linear_adjoint(consumer.weights, consumer.segments[s], tile, out_gradient, tile.block_gradient, true);
-      if (consumer.right < 0) continue;
-      Real* source_gradient = slot_rows(tile.gradients, layer.slots[consumer.right], tile);
-      for (int s = 0; s < consumer.n_right_segments; ++s)
-        apply_linear_adjoint(consumer.right_weights, consumer.right_segments[s], tile, out_gradient, source_gradient,
-                             true);
-    }
+    for (int c = 0; c < block.n_consumers; ++c) linear_backward(layer, block.consumers[c], tile);
     gather(block.adjoint_left, length, tile.block_gradient, right, left_gradient, true);
     gather(block.adjoint_right, length, tile.block_gradient, left, right_gradient, true);
   }

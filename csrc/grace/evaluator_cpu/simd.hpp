@@ -24,7 +24,6 @@ struct Pack;
   template <>                                                                                                    \
   struct Pack<REAL> {                                                                                            \
     using Real = REAL;                                                                                           \
-    using Int = INTEGER;                                                                                         \
     typedef REAL V __attribute__((vector_size(vector_bytes), may_alias));                                        \
     typedef REAL VU __attribute__((vector_size(vector_bytes), may_alias, aligned(sizeof(REAL))));                \
     typedef INTEGER VI __attribute__((vector_size(vector_bytes), may_alias));                                    \

@@ -31,7 +31,6 @@ struct Bonds {
   double* vector = nullptr;            // [3][capacity] r_j - r_i
   double* distance = nullptr;          // [capacity] d
   double* inverse_cutoff = nullptr;    // [capacity]
-  Real* x = nullptr;                   // [capacity] d / rc
   Real* direction = nullptr;           // [3][capacity] u
   Real* harmonics = nullptr;           // [n_harmonics][capacity]
   Real* harmonics_gradient = nullptr;  // [n_harmonics * 3][capacity]

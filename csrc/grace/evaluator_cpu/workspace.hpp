@@ -43,7 +43,7 @@ class Workspace {
       grow(integers_, n * 5);
       grow(interval_count_, intervals + 1);
       grow(doubles_, n * 8);
-      grow(reals_, n * (4 + 4 * harmonics + coefficients));
+      grow(reals_, n * (3 + 4 * harmonics + coefficients));
       grow(radial_, n * width);
       grow(radial_slope_, n * width);
       grow(hidden_, n * widest * 4);
@@ -60,8 +60,7 @@ class Workspace {
       b.distance = b.vector + 3 * n;
       b.inverse_cutoff = b.distance + n;
       b.gradient = b.inverse_cutoff + n;
-      b.x = reals_.data();
-      b.direction = b.x + n;
+      b.direction = reals_.data();
       b.harmonics = b.direction + 3 * n;
       b.harmonics_gradient = b.harmonics + harmonics * n;
       b.powers = b.harmonics_gradient + 3 * harmonics * n;
