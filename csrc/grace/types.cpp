@@ -5,10 +5,11 @@
 namespace grace {
 
 Precision parse_precision(const std::string& word) {
+  if (word == "auto") return Precision::automatic;
   if (word == "fp64") return Precision::fp64;
   if (word == "mixed") return Precision::mixed;
   if (word == "fp32") return Precision::fp32;
-  throw Error("`precision` must be fp64, mixed or fp32, got '" + word + "'.");
+  throw Error("`precision` must be auto, fp64, mixed or fp32, got '" + word + "'.");
 }
 
 RadialMode parse_radial_mode(const std::string& word) {
@@ -18,13 +19,16 @@ RadialMode parse_radial_mode(const std::string& word) {
 }
 
 Device parse_device(const std::string& word) {
-  if (word == "auto" || word == "cpu") return {DeviceKind::cpu, 0};
+  if (word == "auto") return {DeviceKind::automatic, 0};
+  if (word == "cpu") return {DeviceKind::cpu, 0};
   if (word == "cuda") return {DeviceKind::cuda, 0};
-  const std::string index = word.rfind("cuda:", 0) == 0 ? word.substr(5) : word;
+  if (word == "emulated") return {DeviceKind::emulated, 0};
+  const bool emulated = word.rfind("emulated:", 0) == 0;
+  const std::string index = emulated ? word.substr(9) : word.rfind("cuda:", 0) == 0 ? word.substr(5) : word;
   const bool is_number =
       !index.empty() && index.size() <= 4 && index.find_first_not_of("0123456789") == std::string::npos;
   require(is_number, "`device` must be auto, cpu, cuda, cuda:N or the number N of a GPU, got '", word, "'.");
-  return {DeviceKind::cuda, std::stoi(index)};
+  return {emulated ? DeviceKind::emulated : DeviceKind::cuda, std::stoi(index)};
 }
 
 }  // namespace grace

@@ -7,43 +7,13 @@
 
 #include "grace/error.hpp"
 #include "grace/evaluator_cpu/layer_builder.hpp"
-#include "grace/evaluator_cpu/layer_layout.hpp"
 #include "grace/evaluator_cpu/plan_storage.hpp"
-#include "grace/evaluator_cpu/radial_table.hpp"
+#include "grace/plan/harmonics_table.hpp"
+#include "grace/plan/layer_layout.hpp"
+#include "grace/plan/radial_table.hpp"
 
 namespace grace::cpu {
 namespace {
-
-math::HarmonicsTable<double> harmonics_table(int lmax) {
-  require(lmax <= math::max_lmax, "lmax = ", lmax, " of the radial network is above the supported ", math::max_lmax);
-  math::HarmonicsTable<double> t{};
-  t.lmax = lmax;
-  t.p_mm[0] = 1.0;
-  for (int m = 1; m <= lmax; ++m) t.p_mm[m] = t.p_mm[m - 1] * std::sqrt((2.0 * m + 1.0) / (2.0 * m));
-  for (int m = 0; m <= lmax; ++m) {
-    t.first[m] = std::sqrt(2.0 * m + 3.0);
-    for (int l = m + 2; l <= lmax; ++l) {
-      t.a[l][m] = std::sqrt((4.0 * l * l - 1.0) / (l * l - m * m));
-      t.b[l][m] = std::sqrt(((l - 1.0) * (l - 1.0) - m * m) / (4.0 * (l - 1.0) * (l - 1.0) - 1.0));
-    }
-  }
-  return t;
-}
-
-template <class Real>
-math::HarmonicsTable<Real> convert(const math::HarmonicsTable<double>& from) {
-  math::HarmonicsTable<Real> to{};
-  to.lmax = from.lmax;
-  for (int m = 0; m <= math::max_lmax; ++m) {
-    to.p_mm[m] = static_cast<Real>(from.p_mm[m]);
-    to.first[m] = static_cast<Real>(from.first[m]);
-    for (int l = 0; l <= math::max_lmax; ++l) {
-      to.a[l][m] = static_cast<Real>(from.a[l][m]);
-      to.b[l][m] = static_cast<Real>(from.b[l][m]);
-    }
-  }
-  return to;
-}
 
 template <class Real>
 void make_radial(const ModelSpec& spec, int layer, RadialMode mode, PlanStorage<Real>& storage, RadialPlan<Real>& plan,
@@ -54,7 +24,7 @@ void make_radial(const ModelSpec& spec, int layer, RadialMode mode, PlanStorage<
   plan.stride = padded_channels<Real>(network.n_channels);
   plan.width = (network.lmax + 1) * plan.stride;
   if (mode == RadialMode::table) {
-    RadialTable<Real> table = make_radial_table<Real>(network, plan.stride);
+    plan::RadialTable<Real> table = plan::make_radial_table<Real>(network, plan.stride);
     if (table.report.value_error >= report.value_error) report = table.report;
     plan.n_intervals = table.report.n_intervals;
     plan.intervals = table.intervals;
@@ -106,7 +76,8 @@ void make_radial(const ModelSpec& spec, int layer, RadialMode mode, PlanStorage<
 }
 
 template <class Real>
-void make_basis(const ModelSpec& spec, const LayerLayout& layout, PlanStorage<Real>& storage, LayerPlan<Real>& plan) {
+void make_basis(const ModelSpec& spec, const plan::LayerLayout& layout, PlanStorage<Real>& storage,
+                LayerPlan<Real>& plan) {
   auto keep_reals = [&](const std::vector<double>& v) {
     return storage.keep(storage.reals, AlignedVector<Real>(v.begin(), v.end()));
   };
@@ -195,11 +166,11 @@ NormPlan norm_of(const ModelSpec& spec, const std::string& density, PlanStorage<
 template <class Real>
 CompiledLayer<Real> compile_layer(const ModelSpec& spec, int index, RadialMode mode, int tile_atoms,
                                   PlanStorage<Real>& storage, RadialTableReport& report) {
-  const LayerLayout layout(spec, index, padded_channels<Real>(1));
+  const plan::LayerLayout layout(spec, index, padded_channels<Real>(1));
   CompiledLayer<Real> layer;
   LayerPlan<Real>& plan = layer.plan;
   make_radial(spec, index, mode, storage, plan.radial, report);
-  plan.harmonics = convert<Real>(harmonics_table(plan.radial.lmax));
+  plan.harmonics = plan::harmonics_table<Real>(plan.radial.lmax);
   plan.n_harmonics = (plan.radial.lmax + 1) * (plan.radial.lmax + 1);
   make_basis(spec, layout, storage, plan);
   LayerBuilder<Real> builder(spec, layout, storage, tile_atoms);

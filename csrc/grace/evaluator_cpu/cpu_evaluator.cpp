@@ -97,6 +97,8 @@ void CpuEvaluator<Real>::check(const Geometry& g, const Results& r, const Messag
           " must be at least n_centers = ", g.n_centers);
   require(g.n_atoms <= std::numeric_limits<std::int32_t>::max(), "geometry: n_atoms = ", g.n_atoms,
           " exceeds 2^31 - 1; use more ranks");
+  require(g.n_centers == 0 || g.first != nullptr, "geometry: the CPU evaluator needs neighbour rows");
+  require(g.space == MemorySpace::host, "geometry: the CPU evaluator reads host memory only");
   require(g.n_centers == 0 ||
               (g.positions != nullptr && g.species != nullptr && g.first != nullptr && r.energies != nullptr),
           "geometry: positions, species, neighbour rows and results.energies must be given");

@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "grace/evaluator_cpu/layer_layout.hpp"
 #include "grace/evaluator_cpu/plan_storage.hpp"
+#include "grace/plan/layer_layout.hpp"
 
 namespace grace::cpu {
 
@@ -38,7 +38,7 @@ template <class Real>
 class LayerBuilder {
  public:
   // tile_atoms sets how many rows make a product block.
-  LayerBuilder(const ModelSpec& spec, const LayerLayout& layout, PlanStorage<Real>& storage, int tile_atoms)
+  LayerBuilder(const ModelSpec& spec, const plan::LayerLayout& layout, PlanStorage<Real>& storage, int tile_atoms)
       : spec_(spec), layout_(layout), storage_(storage), tile_atoms_(tile_atoms) {
     make_ops();
   }
@@ -48,7 +48,7 @@ class LayerBuilder {
 
  private:
   const ModelSpec& spec_;
-  LayerLayout layout_;  // a copy: lookups by name insert empty entries
+  plan::LayerLayout layout_;  // a copy: lookups by name insert empty entries
   PlanStorage<Real>& storage_;
   int tile_atoms_;
   std::vector<Op<Real>> ops_;
@@ -104,27 +104,12 @@ class LayerBuilder {
     }
   }
 
-  // Both operands of A1 and B1 are one tensor and their path maps agree: the two weight matrices become one.
-  static bool operands_merge(const ChannelMix& mix) {
-    if (mix.left != mix.right || mix.n_left != mix.n_right) return false;
-    std::vector<int> seen(mix.n_rows, 0);
-    std::map<int, int> right_group;
-    for (const auto& term : mix.right_terms) {
-      if (term.to != term.from || seen[term.to]++ != 0) return false;
-      const auto [it, fresh] = right_group.emplace(mix.left_group[term.to], term.group);
-      if (!fresh && it->second != term.group) return false;
-    }
-    for (int row = 0; row < mix.n_rows; ++row)
-      if (seen[row] == 0 && right_group.count(mix.left_group[row]) != 0) return false;
-    return true;
-  }
-
   void make_stored_mix(const ChannelMix& mix) {
     const int out = layout_.slot(mix.output);
     std::vector<Row> rows;
     for (int row : layout_.needed.at(mix.output))
       rows.push_back({layout_.stored[mix.left].at(row), layout_.stored[mix.output].at(row), mix.left_group[row]});
-    const bool merge = operands_merge(mix);
+    const bool merge = plan::operands_merge(mix);
     add_linear(linear(layout_.slot(mix.left), out, true,
                       merge ? storage_.left_weights(mix, true) : mix_weights(mix, false), segments_of(rows)));
     if (!merge)

@@ -10,6 +10,7 @@
 
 #include "grace/math/coupling.hpp"
 #include "grace/math/spherical_harmonics.hpp"
+#include "grace/plan/layout_types.hpp"
 
 namespace grace::cpu {
 
@@ -20,13 +21,7 @@ constexpr int row_bytes = 64;
 // [n_in][panel], so that a panel is one contiguous stream. Units of the next panel when `left` units remain:
 constexpr int panel_units(int left) { return left == 3 || left >= 5 ? 3 : left == 2 || left == 4 ? 2 : 1; }
 
-// A stored tensor of a tile. `offset` counts numbers per atom in the tile's arena.
-struct Slot {
-  int n_rows = 0;
-  int n_channels = 0;
-  int stride = 0;
-  std::size_t offset = 0;
-};
+using plan::Slot;
 
 // out[target] (+)= sum of terms in [first_term[t], first_term[t + 1])
 template <class Real>
@@ -94,27 +89,7 @@ struct Op {
   ProductOp<Real> product;
 };
 
-// Intervals of the radial tables: `inner` equal ones on [0, split), `outer` on [split, 1]. Chebyshev functions of 2x -
-// 1 are steep near x = 0, where few bonds are; the outer intervals can be wide, so that a tile has several bonds in
-// each.
-struct TableIntervals {
-  static constexpr double split = 0.25;
-  int inner = 0;
-  int outer = 0;
-
-  // Interval of x in [0, 1), and the rates of t = rate * x + start on it.
-  void locate(double x, int& interval, double& rate, double& start) const {
-    const bool near_zero = x < split;
-    const double per_unit = near_zero ? inner / split : outer / (1.0 - split);
-    const double scaled = near_zero ? x * per_unit : (x - split) * per_unit;
-    int k = static_cast<int>(scaled);
-    const int last = (near_zero ? inner : outer) - 1;
-    if (k > last) k = last;
-    interval = near_zero ? k : inner + k;
-    rate = 2.0 * per_unit;
-    start = -2.0 * (near_zero ? 0.0 : split * per_unit) - 2.0 * k - 1.0;
-  }
-};
+using plan::TableIntervals;
 
 // Radial functions of one network: row of a bond = [lmax + 1][stride].
 template <class Real>

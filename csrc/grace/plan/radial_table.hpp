@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "grace/evaluator.hpp"
-#include "grace/evaluator_cpu/plan.hpp"
 #include "grace/model/spec.hpp"
+#include "grace/plan/layout_types.hpp"
 
-namespace grace::cpu {
+namespace grace::plan {
 
 // R[l * n_channels + n] and dR/dx of the network at x = d / rc, by forward-mode differentiation.
 void evaluate_radial(const RadialNetwork& network, double x, double* value, double* derivative);
@@ -29,4 +29,4 @@ struct RadialTable {
 template <class Real>
 RadialTable<Real> make_radial_table(const RadialNetwork& network, int stride);
 
-}  // namespace grace::cpu
+}  // namespace grace::plan

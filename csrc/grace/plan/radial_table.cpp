@@ -1,4 +1,4 @@
-#include "grace/evaluator_cpu/radial_table.hpp"
+#include "grace/plan/radial_table.hpp"
 
 #include <algorithm>
 #include <array>
@@ -9,22 +9,10 @@
 #include "grace/error.hpp"
 #include "grace/math/dense.hpp"
 #include "grace/math/radial.hpp"
+#include "grace/math/scalar_pack.hpp"
 
-namespace grace::cpu {
+namespace grace::plan {
 namespace {
-
-// The scalar counterpart of cpu::Pack, for the activations of math/dense.hpp.
-struct ScalarPack {
-  using Real = double;
-  using V = double;
-  static double set(double x) { return x; }
-  static double round(double x) { return std::nearbyint(x); }
-  static double ldexp(double p, double k) { return std::ldexp(p, static_cast<int>(k)); }
-  static double clamp(double x, double lo, double hi) { return x < lo ? lo : (x > hi ? hi : x); }
-  static double abs(double x) { return std::fabs(x); }
-  static double copysign(double magnitude, double sign) { return std::copysign(magnitude, sign); }
-  static double select_less(double x, double bound, double yes, double no) { return x < bound ? yes : no; }
-};
 
 constexpr int first_inner = 16, first_outer = 24, max_intervals = 4096;
 constexpr int n_check_points = 1024;  // in each of the two zones
@@ -203,9 +191,9 @@ void evaluate_radial(const RadialNetwork& network, double x, double* value, doub
       for (int o = 0; o < dense.n_out; ++o) {
         double y, dy;
         if (network.activation == Activation::tanh)
-          math::tanh<ScalarPack>(next[o], y, dy);
+          math::tanh<math::ScalarPack<double>>(next[o], y, dy);
         else
-          math::silu<ScalarPack>(next[o], y, dy);
+          math::silu<math::ScalarPack<double>>(next[o], y, dy);
         next[o] = y;
         dnext[o] *= dy;
       }
@@ -250,4 +238,4 @@ RadialTable<Real> make_radial_table(const RadialNetwork& network, int stride) {
 template RadialTable<double> make_radial_table<double>(const RadialNetwork&, int);
 template RadialTable<float> make_radial_table<float>(const RadialNetwork&, int);
 
-}  // namespace grace::cpu
+}  // namespace grace::plan

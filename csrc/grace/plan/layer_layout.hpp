@@ -1,4 +1,4 @@
-// Which stages make up one layer, which rows of which tensors are read, and where stored tensors lie in a tile's arena.
+// Which stages make up one layer, which rows of which tensors are read, and where stored tensors lie in an arena.
 #pragma once
 
 #include <map>
@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "grace/evaluator_cpu/plan.hpp"
 #include "grace/model/spec.hpp"
+#include "grace/plan/layout_types.hpp"
 
-namespace grace::cpu {
+namespace grace::plan {
 
 // Name of the tensor a stage makes; empty for the readout.
 const std::string& output_of(const Stage& stage);
@@ -48,4 +48,7 @@ class LayerLayout {
   std::map<std::string, int> slot_of_;
 };
 
-}  // namespace grace::cpu
+// Both operands of A1 and B1 may be one tensor and their path maps may agree: the two weight matrices then become one.
+bool operands_merge(const ChannelMix& mix);
+
+}  // namespace grace::plan

@@ -1,11 +1,11 @@
-#include "grace/evaluator_cpu/layer_layout.hpp"
+#include "grace/plan/layer_layout.hpp"
 
 #include <type_traits>
 #include <variant>
 
 #include "grace/error.hpp"
 
-namespace grace::cpu {
+namespace grace::plan {
 
 const std::string& output_of(const Stage& stage) {
   static const std::string none;
@@ -127,4 +127,18 @@ void LayerLayout::make_slots(int channel_unit) {
   }
 }
 
-}  // namespace grace::cpu
+bool operands_merge(const ChannelMix& mix) {
+  if (mix.left != mix.right || mix.n_left != mix.n_right) return false;
+  std::vector<int> seen(mix.n_rows, 0);
+  std::map<int, int> right_group;
+  for (const auto& term : mix.right_terms) {
+    if (term.to != term.from || seen[term.to]++ != 0) return false;
+    const auto [it, fresh] = right_group.emplace(mix.left_group[term.to], term.group);
+    if (!fresh && it->second != term.group) return false;
+  }
+  for (int row = 0; row < mix.n_rows; ++row)
+    if (seen[row] == 0 && right_group.count(mix.left_group[row]) != 0) return false;
+  return true;
+}
+
+}  // namespace grace::plan

@@ -1,0 +1,17 @@
+// Stands in for the CUDA evaluator in builds without nvcc: the same symbols, and one sentence.
+#include "grace/device/cuda_probe.hpp"
+#include "grace/error.hpp"
+#include "grace/evaluator_cuda/evaluator_cuda.hpp"
+
+namespace grace {
+
+const device::CudaProbe& device::cuda_probe() {
+  static const CudaProbe probe{false, 0, cuda_obstacle({}, 0), "", {}};
+  return probe;
+}
+
+std::unique_ptr<Evaluator> gpu::make_cuda_evaluator(ModelSpec, const EvaluatorOptions&) {
+  throw Error(device::cuda_probe().reason);
+}
+
+}  // namespace grace

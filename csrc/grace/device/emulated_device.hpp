@@ -1,0 +1,139 @@
+// The emulated device: runs kernels on the CPU, one thread at a time, blocks and threads of every phase in an order
+// shuffled by a seed. It is the test of the device kernels on machines without a GPU: a missing barrier changes
+// results, memory that nobody wrote is NaN (all bits set), and the address sanitizer sees every access. It does not see
+// the order of real atomics, bank conflicts, alignment faults or launch limits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "grace/device/kernel.hpp"
+#include "grace/error.hpp"
+
+namespace grace::device {
+
+class EmulatedDevice {
+ public:
+  static constexpr std::size_t max_shared_bytes = 227 * 1024;  // of a block on the GPUs this code is written for
+
+  explicit EmulatedDevice(std::uint64_t seed, std::size_t memory_bytes = std::size_t{1} << 40);
+  ~EmulatedDevice();
+  EmulatedDevice(const EmulatedDevice&) = delete;
+  EmulatedDevice& operator=(const EmulatedDevice&) = delete;
+
+  std::string name() const { return "emulated (order " + std::to_string(seed_) + ")"; }
+
+  // Memory. `what` is named in the error when it does not fit.
+  void* allocate(std::size_t bytes, const char* what);
+  void release(void* memory);
+  std::size_t allocated_bytes() const { return allocated_; }
+  std::size_t free_bytes() const { return memory_bytes_ - allocated_; }
+
+  // Copies in stream order. Host memory of `upload` may be reused at once; that of `download` is filled after
+  // synchronize().
+  void upload(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
+  void download(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
+  void copy(void* to, const void* from, std::size_t bytes) {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+  void fill_zero(void* to, std::size_t bytes) {
+    if (bytes > 0) std::memset(to, 0, bytes);
+  }
+  void synchronize() {}
+
+  // Stream of the following calls (a cudaStream_t on a GPU); nullptr: the device's own.
+  void use_stream(void*) {}
+
+  // Runs `work` (launches, copies and fills on the device only). A GPU may record it under `key` and replay the record
+  // when the same key comes again, so that everything `work` does must be determined by the key.
+  template <class Work>
+  void replay(std::uint64_t /*key*/, Work work) {
+    work();
+  }
+
+  template <class Kernel>
+  void launch(const Kernel& kernel, Grid grid, std::size_t shared_bytes = 0);
+
+ private:
+  template <class Private>
+  class Block;
+
+  std::vector<int> order(int n) {
+    std::vector<int> list(n);
+    std::iota(list.begin(), list.end(), 0);
+    if (seed_ != 0)
+      for (int i = n - 1; i > 0; --i) std::swap(list[i], list[random_() % static_cast<unsigned>(i + 1)]);
+    return list;
+  }
+
+  std::uint64_t seed_;
+  std::mt19937 random_;
+  std::size_t memory_bytes_;
+  std::size_t allocated_ = 0;
+  std::map<void*, std::size_t> sizes_;
+};
+
+template <class Private>
+class EmulatedDevice::Block {
+ public:
+  Block(EmulatedDevice& device, unsigned x, unsigned y, int threads, std::size_t shared_bytes)
+      : device_(device),
+        x_(x),
+        y_(y),
+        private_(threads),
+        shared_bytes_(shared_bytes),
+        shared_(new unsigned char[shared_bytes + 16]) {
+    if constexpr (!std::is_empty_v<Private>)
+      std::memset(static_cast<void*>(private_.data()), 0xff, threads * sizeof(Private));
+    std::memset(shared_.get(), 0xff, shared_bytes + 16);
+    const auto address = reinterpret_cast<std::uintptr_t>(shared_.get());
+    start_ = shared_.get() + (16 - address % 16) % 16;
+  }
+
+  unsigned x() const { return x_; }
+  unsigned y() const { return y_; }
+
+  template <class T>
+  T* shared(std::size_t count) {
+    T* array = reinterpret_cast<T*>(start_ + used_);
+    used_ += shared_size<T>(count);
+    require(used_ <= shared_bytes_, "internal error: a kernel uses ", used_,
+            " bytes of shared memory, its launch gave ", shared_bytes_);
+    return array;
+  }
+
+  template <class Phase>
+  void each_thread(Phase phase) {
+    for (int thread : device_.order(static_cast<int>(private_.size()))) phase(thread, private_[thread]);
+  }
+
+ private:
+  EmulatedDevice& device_;
+  unsigned x_, y_;
+  std::vector<Private> private_;
+  std::size_t shared_bytes_, used_ = 0;
+  std::unique_ptr<unsigned char[]> shared_;
+  unsigned char* start_ = nullptr;
+};
+
+template <class Kernel>
+void EmulatedDevice::launch(const Kernel& kernel, Grid grid, std::size_t shared_bytes) {
+  require(grid.y <= 65535 && shared_bytes <= max_shared_bytes && Kernel::threads <= 1024,
+          "internal error: launch limits exceeded by kernel ", Kernel::name);
+  if (grid.x == 0 || grid.y == 0) return;
+  for (int b : order(static_cast<int>(grid.x * grid.y))) {
+    Block<typename Kernel::Private> block(*this, b % grid.x, b / grid.x, Kernel::threads, shared_bytes);
+    kernel(block);
+  }
+}
+
+}  // namespace grace::device
