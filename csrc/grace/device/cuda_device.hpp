@@ -1,5 +1,10 @@
 // A CUDA device with the interface of EmulatedDevice. The header is plain C++; kernels are launched where
 // device/cuda_launch.cuh is included, in files compiled by nvcc.
+//
+// Every call makes its GPU the current one of the thread and restores the thread's choice before it returns, so that
+// evaluators on several GPUs, and torch, can live in one process. One device object is used by one thread at a time.
+// After a failure of the GPU every call throws the sentence of the failure again; release() and the destructor never
+// throw.
 #pragma once
 
 #include <cstddef>
@@ -15,9 +20,9 @@ namespace grace::device {
 
 class CudaDevice {
  public:
-  static constexpr std::size_t max_shared_bytes = 227 * 1024;
+  static constexpr std::size_t max_shared_bytes = 227 * 1024;  // compute capability 9.0; launch() asks the device
 
-  explicit CudaDevice(int index);
+  explicit CudaDevice(int index);  // throws Error with the reason when this GPU cannot be used (cuda_probe.hpp)
   ~CudaDevice();
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
@@ -29,13 +34,21 @@ class CudaDevice {
   std::size_t allocated_bytes() const;
   std::size_t free_bytes() const;
 
+  // Copies in stream order, through pinned memory. Host memory of `upload` may be reused at once; that of `download`
+  // must stay valid until synchronize(), which fills it.
   void upload(void* to, const void* from, std::size_t bytes);
   void download(void* to, const void* from, std::size_t bytes);
   void copy(void* to, const void* from, std::size_t bytes);
   void fill_zero(void* to, std::size_t bytes);
   void synchronize();
+
+  // Stream of the following calls (a cudaStream_t); nullptr: the device's own. Work given before is waited for by the
+  // new stream. The caller's stream must exist until synchronize() or the next use_stream() has returned.
   void use_stream(void* stream);
 
+  // Runs `work` (launches, copies and fills on the device only). When a key comes for the second time, the work is
+  // recorded as a CUDA graph, which stands for it from then on: everything `work` does must be determined by the key.
+  // A handful of keys is remembered; release() forgets them all, because records hold addresses.
   template <class Work>
   void replay(std::uint64_t key, Work work) {
     if (!begin_replay(key)) return;
@@ -45,20 +58,23 @@ class CudaDevice {
       abandon_replay();
       throw;
     }
-    end_replay();
+    if (!end_replay()) work();
   }
 
   template <class Kernel>
   void launch(const Kernel& kernel, Grid grid, std::size_t shared_bytes = 0);
 
+  // Times every launch from now on; profile(): the sums since then, the longest first.
   void start_profile();
   std::vector<KernelTime> profile();
 
  private:
   struct State;
   bool begin_replay(std::uint64_t key);  // false: a record was replayed
-  void end_replay();
+  bool end_replay();                     // false: nothing could be recorded, the work is still to be done
   void abandon_replay();
+  void launch_kernel(const void* function, const char* name, Grid grid, int threads, std::size_t shared_bytes,
+                     const void* parameters);
 
   std::unique_ptr<State> state_;
 };
