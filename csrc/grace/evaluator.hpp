@@ -101,13 +101,6 @@ struct RadialTableReport {
   double derivative_error = 0.0;
 };
 
-// Time on a GPU of all launches of one kernel.
-struct KernelTime {
-  std::string name;
-  std::int64_t launches = 0;
-  double seconds = 0.0;
-};
-
 class Evaluator {
  public:
   virtual ~Evaluator() = default;

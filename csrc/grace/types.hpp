@@ -26,6 +26,13 @@ struct Device {
 // Where arrays of a call lie. device: memory of the evaluator's GPU.
 enum class MemorySpace { host, device };
 
+// Time on a GPU of all launches of one kernel.
+struct KernelTime {
+  std::string name;
+  std::int64_t launches = 0;
+  double seconds = 0.0;
+};
+
 Precision parse_precision(const std::string& word);     // "auto" | "fp64" | "mixed" | "fp32"
 RadialMode parse_radial_mode(const std::string& word);  // "table" | "exact"
 Device parse_device(const std::string& word);  // "auto" | "cpu" | "cuda" | "cuda:N" | "N" | "emulated" | "emulated:N"

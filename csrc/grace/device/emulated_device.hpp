@@ -18,6 +18,7 @@
 
 #include "grace/device/kernel.hpp"
 #include "grace/error.hpp"
+#include "grace/types.hpp"
 
 namespace grace::device {
 
@@ -63,6 +64,10 @@ class EmulatedDevice {
   template <class Kernel>
   void launch(const Kernel& kernel, Grid grid, std::size_t shared_bytes = 0);
 
+  // Launches of every kernel since start_profile; the times are zero.
+  void start_profile() { launches_.clear(); }
+  std::vector<KernelTime> profile() const;
+
  private:
   template <class Private>
   class Block;
@@ -80,6 +85,7 @@ class EmulatedDevice {
   std::size_t memory_bytes_;
   std::size_t allocated_ = 0;
   std::map<void*, std::size_t> sizes_;
+  std::map<std::string, std::int64_t> launches_;
 };
 
 template <class Private>
@@ -130,6 +136,7 @@ void EmulatedDevice::launch(const Kernel& kernel, Grid grid, std::size_t shared_
   require(grid.y <= 65535 && shared_bytes <= max_shared_bytes && Kernel::threads <= 1024,
           "internal error: launch limits exceeded by kernel ", Kernel::name);
   if (grid.x == 0 || grid.y == 0) return;
+  ++launches_[Kernel::name];
   for (int b : order(static_cast<int>(grid.x * grid.y))) {
     Block<typename Kernel::Private> block(*this, b % grid.x, b / grid.x, Kernel::threads, shared_bytes);
     kernel(block);
