@@ -6,16 +6,6 @@
 
 namespace grace::device {
 
-struct CudaProbe {
-  bool built = false;              // compiled with CUDA
-  int n_devices = 0;               // visible and supported by this build
-  std::string reason;              // why n_devices == 0: one sentence
-  std::string architectures;       // compiled for, "80 90 100 120"
-  std::vector<std::string> names;  // of the visible devices
-};
-
-const CudaProbe& cuda_probe();
-
 // What the CUDA runtime reports, as numbers, and the sentence that it means (docs/gpu.md); apart from the probe so that
 // every case can be tested without a GPU.
 struct CudaFacts {
@@ -26,8 +16,20 @@ struct CudaFacts {
   int n_devices = 0;
   std::vector<int> capabilities;   // of the devices, 10 * major + minor
   std::vector<int> architectures;  // compiled for, as capabilities; newer devices use the PTX of the last
+  std::string error_text;          // what the runtime calls the error
 };
 // Empty when device `index` can be used.
 std::string cuda_obstacle(const CudaFacts& facts, int index);
+
+struct CudaProbe {
+  bool built = false;              // compiled with CUDA
+  int n_devices = 0;               // visible and supported by this build
+  std::string reason;              // why n_devices == 0: one sentence
+  std::string architectures;       // compiled for, "80 90 100 120"
+  std::vector<std::string> names;  // of the visible devices
+  CudaFacts facts;
+};
+
+const CudaProbe& cuda_probe();
 
 }  // namespace grace::device
