@@ -24,8 +24,9 @@ inline ModelSpec tiny(const std::string& name) {
 }
 
 inline std::unique_ptr<Evaluator> evaluator(const std::string& model, Precision precision = Precision::fp64,
-                                            int n_threads = 1) {
+                                            int n_threads = 1, const std::string& device = "cpu") {
   EvaluatorOptions options;
+  options.device = parse_device(device);
   options.precision = precision;
   options.n_threads = n_threads;
   return make_evaluator(tiny(model), options);

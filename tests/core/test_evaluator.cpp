@@ -58,9 +58,6 @@ TEST(wrong_geometry_is_refused) {
     g.n_selected = 1;
   });
   one->compute(good, r);  // and works afterwards
-  EvaluatorOptions options;
-  options.device.kind = DeviceKind::cuda;
-  CHECK_THROWS(make_evaluator(tiny("tiny_2l.npz"), options), "no CUDA evaluator");
 }
 
 TEST(no_atoms) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "crystal.hpp"
@@ -198,8 +199,8 @@ const char* const models[] = {"tiny_1l_pairs.npz", "tiny_2l.npz"};
 
 TEST(ghosts_with_an_owner_map_equal_images) {
   for (const char* model : models)
-    for (int n_threads : {1, 3}) {
-      const auto reference = evaluator(model), ghosted = evaluator(model, Precision::fp64, n_threads);
+    for (const auto& [n_threads, device] : {std::pair(1, "cpu"), std::pair(3, "cpu"), std::pair(1, "emulated:3")}) {
+      const auto reference = evaluator(model), ghosted = evaluator(model, Precision::fp64, n_threads, device);
       const Crystal c = crystal(reference->model());
       const Domain d = domain(c, all_atoms(c));
       CHECK(d.global.size() > 3 * static_cast<std::size_t>(c.n));
@@ -212,8 +213,10 @@ TEST(ghosts_with_an_owner_map_equal_images) {
 
 TEST(ghosts_with_message_exchange_equal_images) {
   for (const char* model : models)
-    for (Precision precision : {Precision::fp64, Precision::mixed}) {
-      const auto one = evaluator(model, precision);
+    for (const auto& [precision, device] :
+         {std::pair(Precision::fp64, "cpu"), std::pair(Precision::mixed, "cpu"),
+          std::pair(Precision::fp64, "emulated:3"), std::pair(Precision::mixed, "emulated:3")}) {
+      const auto one = evaluator(model, precision, 1, device);
       const Crystal c = crystal(one->model());
       const Domain d = domain(c, all_atoms(c));
       CopyExchange exchange(d);
@@ -228,7 +231,9 @@ TEST(ghosts_with_message_exchange_equal_images) {
 }
 
 TEST(two_ranks_equal_one) {
-  for (const char* model : models) {
+  for (const auto& [model, device] : {std::pair(models[0], "cpu"), std::pair(models[1], "cpu"),
+                                      std::pair(models[0], "emulated:3"), std::pair(models[1], "emulated:3")}) {
+    const std::string device_word = device, model_file = model;  // C++17 lambdas cannot capture the bindings
     const auto reference = evaluator(model);
     const Crystal c = crystal(reference->model());
     const Answer expected = with_shifts(*reference, c);
@@ -243,7 +248,8 @@ TEST(two_ranks_equal_one) {
       const auto run = [&](int rank) {
         try {
           RankExchange exchange(ranks, rank);
-          add_domain(*evaluator(model), domains[rank], nullptr, &exchange, parts[rank]);
+          add_domain(*evaluator(model_file, Precision::fp64, 1, device_word), domains[rank], nullptr, &exchange,
+                     parts[rank]);
         } catch (const std::exception& error) {
           problems[rank] = error.what();
           ranks.fail();
