@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
   bind_neighbors(m);
   bind_model(m);
   bind_evaluator(m);
+  bind_device(m);
 }

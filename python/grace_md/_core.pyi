@@ -17,6 +17,17 @@ class RadialTableReport(TypedDict):
     value_error: float
     derivative_error: float
 
+class CudaProbe(TypedDict):
+    """GPUs that this build can use; `reason` says why there are none."""
+
+    built: bool
+    n_devices: int
+    reason: str
+    architectures: list[int]
+    names: list[str]
+
+def cuda_probe() -> CudaProbe: ...
+
 class ModelSpec:
     """A checked GRACE model: an ordered list of typed stages."""
 
