@@ -15,7 +15,8 @@
 namespace grace::gpu {
 
 constexpr int default_chunk = 4096;
-constexpr std::size_t block_bytes = 24u << 20;  // product rows of a chunk: stay in the L2 cache next to their operands
+// Product rows of a chunk: few launches, and mostly in the L2 cache when they are read.
+constexpr std::size_t block_bytes = 48u << 20;
 
 template <class Device, class Real>
 DeviceEvaluator<Device, Real>::DeviceEvaluator(ModelSpec model, const EvaluatorOptions& options)

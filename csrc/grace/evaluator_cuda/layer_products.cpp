@@ -80,6 +80,18 @@ std::vector<typename StageBuilder<Real>::Step> StageBuilder<Real>::cut(const Cou
   return steps;
 }
 
+// Rows of a reduction that read a block, with the index of the input.
+template <class Real>
+std::vector<std::pair<const FunctionReduce::Row*, std::size_t>> StageBuilder<Real>::reduced_rows(
+    const FunctionReduce& reduce, const std::string& product, const Step& step) {
+  std::vector<std::pair<const FunctionReduce::Row*, std::size_t>> rows;
+  for (std::size_t k = 0; k < reduce.inputs.size(); ++k)
+    if (reduce.inputs[k].tensor == product)
+      for (const FunctionReduce::Row& row : reduce.inputs[k].rows)
+        if (step.block_row.count(row.source) != 0) rows.push_back({&row, k});
+  return rows;
+}
+
 template <class Real>
 void StageBuilder<Real>::forward_product(const CouplingProduct& product, LayerStage<Real>& stage) {
   const int stride = padded_channels(product.n_channels);
@@ -87,25 +99,15 @@ void StageBuilder<Real>::forward_product(const CouplingProduct& product, LayerSt
   for (const Step& step : steps) {
     block_per_atom_ = std::max(block_per_atom_, step.rows.size() * stride);
     ProductStep<Real> made;
-    for (const ChannelMix* mix : layout_.left_mixes[product.output]) {
-      Targets targets;
-      mix_targets(*mix, step.rows, &step, stride, targets);
-      add_gemms(targets, matrices(*mix).forward, 0, values_, made.consumers);
-    }
+    Targets mixed;
+    for (const ChannelMix* mix : layout_.left_mixes[product.output]) mix_targets(*mix, step.rows, &step, stride, mixed);
+    add_gemms(mixed, mix_weights_, values_, made.consumers);
     for (const FunctionReduce* reduce : layout_.reductions[product.output]) {
-      const Matrices& m = matrices(*reduce);
       Targets targets;
-      for (std::size_t k = 0; k < reduce->inputs.size(); ++k) {
-        if (reduce->inputs[k].tensor != product.output) continue;
-        for (const auto& row : reduce->inputs[k].rows) {
-          if (step.block_row.count(row.source) == 0) continue;
-          const RowAddress to = address(reduce->output, row.target);
-          auto& [target, sources] = targets[to.offset];
-          target = to;
-          sources.push_back({block_address(step, row.source, stride), m.forward_start[k][row.group]});
-        }
-      }
-      add_gemms(targets, m.forward, m.forward_stride, values_, made.consumers);
+      for (const auto& [row, k] : reduced_rows(*reduce, product.output, step))
+        add_source(targets, address(reduce->output, row->target), block_address(step, row->source, stride),
+                   matrices_.at(reduce).forward[k][row->group]);
+      add_gemms(targets, reduce_weights_.at(reduce), values_, made.consumers);
     }
     stage.steps.push_back(std::move(made));
   }
@@ -119,32 +121,19 @@ void StageBuilder<Real>::adjoint_product(const CouplingProduct& product, LayerSt
   for (std::size_t s = 0; s < steps_[&product].size(); ++s) {
     const Step& step = steps_[&product][s];
     std::set<std::int64_t> written;  // block rows
-    for (const ChannelMix* mix : layout_.left_mixes[product.output]) {
-      const Matrices& m = matrices(*mix);
-      Targets targets;
-      for (int row : step.rows) {
-        if (layout_.stored[mix->output].count(row) == 0) continue;
-        const RowAddress to = block_address(step, row, stride);
-        auto& [target, sources] = targets[to.offset];
-        target = to;
-        sources.push_back({address(mix->output, row), m.transposed_start[0][mix->left_group[row]]});
-      }
-      add_gemms(targets, m.transposed, 0, written, stage.steps[s].gradients);
-    }
+    Targets mixed;
+    for (const ChannelMix* mix : layout_.left_mixes[product.output])
+      for (int row : step.rows)
+        if (layout_.stored[mix->output].count(row) != 0)
+          add_source(mixed, block_address(step, row, stride), address(mix->output, row),
+                     matrices_.at(mix).transposed[0][mix->left_group[row]]);
+    add_gemms(mixed, mix_weights_, written, stage.steps[s].gradients);
     for (const FunctionReduce* reduce : layout_.reductions[product.output]) {
-      const Matrices& m = matrices(*reduce);
       Targets targets;
-      for (std::size_t k = 0; k < reduce->inputs.size(); ++k) {
-        if (reduce->inputs[k].tensor != product.output) continue;
-        for (const auto& row : reduce->inputs[k].rows) {
-          if (step.block_row.count(row.source) == 0) continue;
-          const RowAddress to = block_address(step, row.source, stride);
-          auto& [target, sources] = targets[to.offset];
-          target = to;
-          sources.push_back({address(reduce->output, row.target), m.transposed_start[k][row.group]});
-        }
-      }
-      add_gemms(targets, m.transposed, m.transposed_stride, written, stage.steps[s].gradients);
+      for (const auto& [row, k] : reduced_rows(*reduce, product.output, step))
+        add_source(targets, block_address(step, row->source, stride), address(reduce->output, row->target),
+                   matrices_.at(reduce).transposed[k][row->group]);
+      add_gemms(targets, reduce_weights_.at(reduce), written, stage.steps[s].gradients);
     }
     require(written.size() == step.rows.size(), "internal error: a row of the product `", product.output, "` of ",
             spec_.source, " is made but read by nobody");
@@ -182,11 +171,13 @@ void StageBuilder<Real>::adjoint_product(const CouplingProduct& product, LayerSt
   }
 }
 
-#define GRACE_INSTANTIATE(Real)                                                                   \
-  template std::vector<int> StageBuilder<Real>::paths_of(const std::string&) const;               \
-  template std::vector<int> StageBuilder<Real>::key_of(const CouplingProduct&, int) const;        \
-  template std::vector<StageBuilder<Real>::Step> StageBuilder<Real>::cut(const CouplingProduct&); \
-  template void StageBuilder<Real>::forward_product(const CouplingProduct&, LayerStage<Real>&);   \
+#define GRACE_INSTANTIATE(Real)                                                                              \
+  template std::vector<int> StageBuilder<Real>::paths_of(const std::string&) const;                          \
+  template std::vector<int> StageBuilder<Real>::key_of(const CouplingProduct&, int) const;                   \
+  template std::vector<StageBuilder<Real>::Step> StageBuilder<Real>::cut(const CouplingProduct&);            \
+  template std::vector<std::pair<const FunctionReduce::Row*, std::size_t>> StageBuilder<Real>::reduced_rows( \
+      const FunctionReduce&, const std::string&, const Step&);                                               \
+  template void StageBuilder<Real>::forward_product(const CouplingProduct&, LayerStage<Real>&);              \
   template void StageBuilder<Real>::adjoint_product(const CouplingProduct&, LayerStage<Real>&);
 GRACE_INSTANTIATE(double)
 GRACE_INSTANTIATE(float)

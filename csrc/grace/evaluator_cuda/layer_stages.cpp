@@ -10,7 +10,14 @@ namespace grace::gpu {
 template <class Real>
 StageBuilder<Real>::StageBuilder(const ModelSpec& spec, const plan::LayerLayout& layout,
                                  std::size_t block_bytes_per_atom, device::ModelMemory& memory)
-    : spec_(spec), layout_(layout), block_bytes_(block_bytes_per_atom), memory_(memory) {}
+    : spec_(spec), layout_(layout), block_bytes_(block_bytes_per_atom), memory_(memory) {
+  mix_weights_.elements.resize(1);
+  for (const Stage* stage : layout_.stages) {
+    if (const auto* mix = std::get_if<ChannelMix>(stage)) add_mix(*mix);
+    if (const auto* reduce = std::get_if<FunctionReduce>(stage)) add_reduce(*reduce);
+  }
+  keep(mix_weights_);
+}
 
 template <class Real>
 void StageBuilder<Real>::build(const std::set<std::string>& given, LayerPlan<Real>& layer) {
@@ -76,44 +83,39 @@ RowAddress StageBuilder<Real>::block_address(const Step& step, int row, int stri
 // weight(element, group, in, out)
 template <class Real>
 template <class Weight>
-void StageBuilder<Real>::add_operand(Matrices& m, int n_elements, int n_groups, int n_in, int n_out, Weight weight,
-                                     std::vector<std::vector<Real>>& forward,
-                                     std::vector<std::vector<Real>>& transposed) {
+void StageBuilder<Real>::add_operand(Weights& weights, Matrices& m, int n_groups, int n_in, int n_out, Weight weight) {
   const int in = padded_channels(n_in), out = padded_channels(n_out);
-  m.forward_start.emplace_back();
-  m.transposed_start.emplace_back();
+  m.forward.emplace_back();
+  m.transposed.emplace_back();
   for (int g = 0; g < n_groups; ++g) {
-    m.forward_start.back().push_back(static_cast<std::int64_t>(forward[0].size()));
-    m.transposed_start.back().push_back(static_cast<std::int64_t>(transposed[0].size()));
-    for (int e = 0; e < n_elements; ++e) {
-      for (int i = 0; i < in; ++i)
-        for (int o = 0; o < out; ++o)
-          forward[e].push_back(i < n_in && o < n_out ? static_cast<Real>(weight(e, g, i, o)) : Real(0));
-      for (int o = 0; o < out; ++o)
-        for (int i = 0; i < in; ++i)
-          transposed[e].push_back(i < n_in && o < n_out ? static_cast<Real>(weight(e, g, i, o)) : Real(0));
+    const std::size_t start = weights.elements[0].size(), size = static_cast<std::size_t>(in) * out;
+    m.forward.back().push_back(static_cast<std::int64_t>(start));
+    m.transposed.back().push_back(static_cast<std::int64_t>(start + size));
+    for (std::size_t e = 0; e < weights.elements.size(); ++e) {
+      std::vector<Real>& matrix = weights.elements[e];
+      matrix.resize(start + 2 * size, Real(0));
+      for (int i = 0; i < n_in; ++i)
+        for (int o = 0; o < n_out; ++o) {
+          const Real value = static_cast<Real>(weight(static_cast<int>(e), g, i, o));
+          matrix[start + static_cast<std::size_t>(i) * out + o] = value;
+          matrix[start + size + static_cast<std::size_t>(o) * in + i] = value;
+        }
     }
   }
 }
 
 template <class Real>
-void StageBuilder<Real>::keep(Matrices& m, const std::vector<std::vector<Real>>& forward,
-                              const std::vector<std::vector<Real>>& transposed) {
-  auto joined = [&](const std::vector<std::vector<Real>>& elements, std::int64_t& stride) {
-    std::vector<Real> all;
-    for (const auto& one : elements) all.insert(all.end(), one.begin(), one.end());
-    stride = elements.size() > 1 ? static_cast<std::int64_t>(elements[0].size()) : 0;
-    return memory_.keep(all);
-  };
-  m.forward = joined(forward, m.forward_stride);
-  m.transposed = joined(transposed, m.transposed_stride);
+void StageBuilder<Real>::keep(Weights& weights) {
+  std::vector<Real> all;
+  for (const auto& one : weights.elements) all.insert(all.end(), one.begin(), one.end());
+  if (weights.elements.size() > 1) weights.element_stride = static_cast<std::int64_t>(weights.elements[0].size());
+  weights.data = memory_.keep(all);
+  weights.elements.clear();
 }
 
 template <class Real>
-const typename StageBuilder<Real>::Matrices& StageBuilder<Real>::matrices(const ChannelMix& mix) {
-  const auto [found, fresh] = matrices_.try_emplace(&mix);
-  Matrices& m = found->second;
-  if (!fresh) return m;
+void StageBuilder<Real>::add_mix(const ChannelMix& mix) {
+  Matrices& m = matrices_[&mix];
   const bool merge = plan::operands_merge(mix);
   std::vector<int> right_of(mix.n_left_groups, -1);
   if (merge)
@@ -121,50 +123,45 @@ const typename StageBuilder<Real>::Matrices& StageBuilder<Real>::matrices(const 
   auto right = [&](int g, int i, int o) {
     return mix.right_weights[(static_cast<std::size_t>(g) * mix.n_right + i) * mix.n_out + o];
   };
-  std::vector<std::vector<Real>> forward(1), transposed(1);
-  add_operand(
-      m, 1, mix.n_left_groups, mix.n_left, mix.n_out,
-      [&](int, int g, int i, int o) {
-        const double left = mix.left_weights[(static_cast<std::size_t>(g) * mix.n_left + i) * mix.n_out + o];
-        return right_of[g] < 0 ? left : left + right(right_of[g], i, o);
-      },
-      forward, transposed);
+  add_operand(mix_weights_, m, mix.n_left_groups, mix.n_left, mix.n_out, [&](int, int g, int i, int o) {
+    const double left = mix.left_weights[(static_cast<std::size_t>(g) * mix.n_left + i) * mix.n_out + o];
+    return right_of[g] < 0 ? left : left + right(right_of[g], i, o);
+  });
   if (!merge)
-    add_operand(
-        m, 1, mix.n_right_groups, mix.n_right, mix.n_out, [&](int, int g, int i, int o) { return right(g, i, o); },
-        forward, transposed);
-  keep(m, forward, transposed);
-  return m;
+    add_operand(mix_weights_, m, mix.n_right_groups, mix.n_right, mix.n_out,
+                [&](int, int g, int i, int o) { return right(g, i, o); });
 }
 
 template <class Real>
-const typename StageBuilder<Real>::Matrices& StageBuilder<Real>::matrices(const FunctionReduce& reduce) {
-  const auto [found, fresh] = matrices_.try_emplace(&reduce);
-  Matrices& m = found->second;
-  if (!fresh) return m;
-  const int n_elements = reduce.per_element ? spec_.n_elements() : 1;
-  std::vector<std::vector<Real>> forward(n_elements), transposed(n_elements);
+void StageBuilder<Real>::add_reduce(const FunctionReduce& reduce) {
+  Weights& weights = reduce_weights_[&reduce];
+  weights.elements.resize(reduce.per_element ? spec_.n_elements() : 1);
   for (const auto& input : reduce.inputs)
-    add_operand(
-        m, n_elements, input.n_groups, input.n_channels, reduce.n_out,
-        [&](int e, int g, int i, int o) {
-          return input
-              .weights[((static_cast<std::size_t>(e) * input.n_groups + g) * reduce.n_out + o) * input.n_channels + i];
-        },
-        forward, transposed);
-  keep(m, forward, transposed);
-  return m;
+    add_operand(weights, matrices_[&reduce], input.n_groups, input.n_channels, reduce.n_out,
+                [&](int e, int g, int i, int o) {
+                  const std::size_t matrix = static_cast<std::size_t>(e) * input.n_groups + g;
+                  return input.weights[(matrix * reduce.n_out + o) * input.n_channels + i];
+                });
+  keep(weights);
 }
 
 // ---- row GEMMs -----------------------------------------------------------------------------------------------------
 
-// One operation; all targets must have the same stride. `written`: arena rows that exist already, which are added to.
 template <class Real>
-RowGemm<Real> StageBuilder<Real>::gemm(const Targets& targets, const Real* weights, std::int64_t element_stride,
+void StageBuilder<Real>::add_source(Targets& targets, const RowAddress& to, const RowAddress& from,
+                                    std::int64_t weights) {
+  auto& [target, sources] = targets[to.offset];
+  target = to;
+  sources.push_back({from, weights});
+}
+
+// One operation; all targets must have the same stride. `written`: rows that exist already, which are added to.
+template <class Real>
+RowGemm<Real> StageBuilder<Real>::gemm(const Targets& targets, const Weights& weights,
                                        std::set<std::int64_t>& written) {
   RowGemm<Real> op;
-  op.weights = weights;
-  op.element_stride = element_stride;
+  op.weights = weights.data;
+  op.element_stride = weights.element_stride;
   std::vector<GemmTarget> target_list;
   std::vector<GemmSource> source_list;
   for (const auto& [offset, target] : targets) {
@@ -189,11 +186,11 @@ RowGemm<Real> StageBuilder<Real>::gemm(const Targets& targets, const Real* weigh
 
 // Targets of different strides become operations of their own.
 template <class Real>
-void StageBuilder<Real>::add_gemms(const Targets& targets, const Real* weights, std::int64_t element_stride,
-                                   std::set<std::int64_t>& written, std::vector<RowGemm<Real>>& out) {
+void StageBuilder<Real>::add_gemms(const Targets& targets, const Weights& weights, std::set<std::int64_t>& written,
+                                   std::vector<RowGemm<Real>>& out) {
   std::map<int, Targets> by_stride;
   for (const auto& [offset, target] : targets) by_stride[target.first.stride].emplace(offset, target);
-  for (const auto& [stride, group] : by_stride) out.push_back(gemm(group, weights, element_stride, written));
+  for (const auto& [stride, group] : by_stride) out.push_back(gemm(group, weights, written));
 }
 
 // ---- channel mixes -------------------------------------------------------------------------------------------------
@@ -202,18 +199,16 @@ void StageBuilder<Real>::add_gemms(const Targets& targets, const Real* weights, 
 template <class Real>
 void StageBuilder<Real>::mix_targets(const ChannelMix& mix, const std::vector<int>& rows, const Step* step, int stride,
                                      Targets& targets) {
-  const Matrices& m = matrices(mix);
-  const bool merged = m.forward_start.size() == 1;
+  const Matrices& m = matrices_.at(&mix);
+  const bool merged = m.forward.size() == 1;
   for (int row : rows) {
     if (layout_.stored[mix.output].count(row) == 0) continue;
     const RowAddress to = address(mix.output, row);
-    auto& [target, sources] = targets[to.offset];
-    target = to;
-    sources.push_back({step == nullptr ? address(mix.left, row) : block_address(*step, row, stride),
-                       m.forward_start[0][mix.left_group[row]]});
+    add_source(targets, to, step == nullptr ? address(mix.left, row) : block_address(*step, row, stride),
+               m.forward[0][mix.left_group[row]]);
     if (merged) continue;
     for (const auto& term : mix.right_terms)
-      if (term.to == row) sources.push_back({address(mix.right, term.from), m.forward_start[1][term.group]});
+      if (term.to == row) add_source(targets, to, address(mix.right, term.from), m.forward[1][term.group]);
   }
 }
 
@@ -223,62 +218,52 @@ void StageBuilder<Real>::forward_mix(const ChannelMix& mix, LayerStage<Real>& st
   const std::set<int>& needed = layout_.needed.at(mix.output);
   Targets targets;
   mix_targets(mix, {needed.begin(), needed.end()}, nullptr, 0, targets);
-  add_gemms(targets, matrices(mix).forward, 0, values_, stage.forward);
+  add_gemms(targets, mix_weights_, values_, stage.forward);
 }
 
 template <class Real>
 void StageBuilder<Real>::adjoint_mix(const ChannelMix& mix, LayerStage<Real>& stage) {
-  const Matrices& m = matrices(mix);
+  const Matrices& m = matrices_.at(&mix);
   const auto& stored = layout_.stored[mix.output];
   Targets targets;
-  auto add = [&](const std::string& tensor, int row, int from, std::int64_t weights) {
-    const RowAddress to = address(tensor, row);
-    auto& [target, sources] = targets[to.offset];
-    target = to;
-    sources.push_back({address(mix.output, from), weights});
-  };
   if (!layout_.is_streamed(mix.left))
-    for (const auto& [row, position] : stored) add(mix.left, row, row, m.transposed_start[0][mix.left_group[row]]);
-  if (m.transposed_start.size() > 1)
+    for (const auto& [row, position] : stored)
+      add_source(targets, address(mix.left, row), address(mix.output, row), m.transposed[0][mix.left_group[row]]);
+  if (m.transposed.size() > 1)
     for (const auto& term : mix.right_terms)
-      if (stored.count(term.to) != 0) add(mix.right, term.from, term.to, m.transposed_start[1][term.group]);
-  add_gemms(targets, m.transposed, 0, gradients_, stage.adjoint);
+      if (stored.count(term.to) != 0)
+        add_source(targets, address(mix.right, term.from), address(mix.output, term.to), m.transposed[1][term.group]);
+  add_gemms(targets, mix_weights_, gradients_, stage.adjoint);
 }
 
 // ---- reductions ----------------------------------------------------------------------------------------------------
 
 template <class Real>
 void StageBuilder<Real>::forward_reduce(const FunctionReduce& reduce, LayerStage<Real>& stage) {
-  const Matrices& m = matrices(reduce);
+  const Matrices& m = matrices_.at(&reduce);
   Targets targets;
   for (std::size_t k = 0; k < reduce.inputs.size(); ++k) {
     const auto& input = reduce.inputs[k];
     if (layout_.is_streamed(input.tensor)) continue;
-    for (const auto& row : input.rows) {
-      const RowAddress to = address(reduce.output, row.target);
-      auto& [target, sources] = targets[to.offset];
-      target = to;
-      sources.push_back({address(input.tensor, row.source), m.forward_start[k][row.group]});
-    }
+    for (const auto& row : input.rows)
+      add_source(targets, address(reduce.output, row.target), address(input.tensor, row.source),
+                 m.forward[k][row.group]);
   }
-  add_gemms(targets, m.forward, m.forward_stride, values_, stage.forward);
+  add_gemms(targets, reduce_weights_.at(&reduce), values_, stage.forward);
 }
 
 template <class Real>
 void StageBuilder<Real>::adjoint_reduce(const FunctionReduce& reduce, LayerStage<Real>& stage) {
-  const Matrices& m = matrices(reduce);
+  const Matrices& m = matrices_.at(&reduce);
   Targets targets;
   for (std::size_t k = 0; k < reduce.inputs.size(); ++k) {
     const auto& input = reduce.inputs[k];
     if (layout_.is_streamed(input.tensor)) continue;
-    for (const auto& row : input.rows) {
-      const RowAddress to = address(input.tensor, row.source);
-      auto& [target, sources] = targets[to.offset];
-      target = to;
-      sources.push_back({address(reduce.output, row.target), m.transposed_start[k][row.group]});
-    }
+    for (const auto& row : input.rows)
+      add_source(targets, address(input.tensor, row.source), address(reduce.output, row.target),
+                 m.transposed[k][row.group]);
   }
-  add_gemms(targets, m.transposed, m.transposed_stride, gradients_, stage.adjoint);
+  add_gemms(targets, reduce_weights_.at(&reduce), gradients_, stage.adjoint);
 }
 
 template class StageBuilder<double>;

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "grace/evaluator_cuda/plan.hpp"
@@ -22,12 +23,16 @@ class StageBuilder {
   void build(const std::set<std::string>& given, LayerPlan<Real>& layer);
 
  private:
-  // Matrices of one mix or reduction, all operands and groups in one array, and their transposes in another.
+  // Matrices of mixes or of a reduction with their transposes, in one array per element. All mixes of a layer share one
+  // array, so that one operation can serve several of them.
+  struct Weights {
+    std::vector<std::vector<Real>> elements;
+    const Real* data = nullptr;
+    std::int64_t element_stride = 0;
+  };
+  // Where the matrices of one mix or reduction start, [operand][group].
   struct Matrices {
-    const Real* forward = nullptr;
-    const Real* transposed = nullptr;
-    std::int64_t forward_stride = 0, transposed_stride = 0;                  // between elements; 0: the same for all
-    std::vector<std::vector<std::int64_t>> forward_start, transposed_start;  // [operand][group]
+    std::vector<std::vector<std::int64_t>> forward, transposed;
   };
   struct Source {
     RowAddress row;
@@ -46,23 +51,23 @@ class StageBuilder {
   RowAddress address(const std::string& tensor, int row) const;
   RowAddress block_address(const Step& step, int row, int stride) const;
   std::vector<int> paths_of(const std::string& tensor) const;
-  static RowGemm<Real> empty_gemm(const Real* weights, std::int64_t element_stride);
-  RowGemm<Real> gemm(const Targets& targets, const Real* weights, std::int64_t element_stride,
-                     std::set<std::int64_t>& written);
-  void add_gemms(const Targets& targets, const Real* weights, std::int64_t element_stride,
-                 std::set<std::int64_t>& written, std::vector<RowGemm<Real>>& out);
+  RowGemm<Real> gemm(const Targets& targets, const Weights& weights, std::set<std::int64_t>& written);
+  void add_gemms(const Targets& targets, const Weights& weights, std::set<std::int64_t>& written,
+                 std::vector<RowGemm<Real>>& out);
 
-  const Matrices& matrices(const ChannelMix& mix);
-  const Matrices& matrices(const FunctionReduce& reduce);
   template <class Weight>
-  void add_operand(Matrices& m, int n_elements, int n_groups, int n_in, int n_out, Weight weight,
-                   std::vector<std::vector<Real>>& forward, std::vector<std::vector<Real>>& transposed);
-  void keep(Matrices& m, const std::vector<std::vector<Real>>& forward,
-            const std::vector<std::vector<Real>>& transposed);
+  void add_operand(Weights& weights, Matrices& m, int n_groups, int n_in, int n_out, Weight weight);
+  void keep(Weights& weights);
+  void add_mix(const ChannelMix& mix);
+  void add_reduce(const FunctionReduce& reduce);
 
   std::vector<Step> cut(const CouplingProduct& product);
   std::vector<int> key_of(const CouplingProduct& product, int row) const;
+  static void add_source(Targets& targets, const RowAddress& to, const RowAddress& from, std::int64_t weights);
   void mix_targets(const ChannelMix& mix, const std::vector<int>& rows, const Step* step, int stride, Targets& targets);
+  static std::vector<std::pair<const FunctionReduce::Row*, std::size_t>> reduced_rows(const FunctionReduce& reduce,
+                                                                                      const std::string& product,
+                                                                                      const Step& step);
   void forward_mix(const ChannelMix& mix, LayerStage<Real>& stage);
   void forward_reduce(const FunctionReduce& reduce, LayerStage<Real>& stage);
   void forward_product(const CouplingProduct& product, LayerStage<Real>& stage);
@@ -75,7 +80,9 @@ class StageBuilder {
   plan::LayerLayout layout_;  // a copy: lookups by name insert empty entries
   std::size_t block_bytes_;
   device::ModelMemory& memory_;
-  std::map<const void*, Matrices> matrices_;
+  std::map<const void*, Matrices> matrices_;  // by mix or reduction
+  Weights mix_weights_;
+  std::map<const FunctionReduce*, Weights> reduce_weights_;
   std::map<const CouplingProduct*, std::vector<Step>> steps_;
   std::set<std::int64_t> values_;  // arena offsets of rows written so far
   std::set<std::int64_t> gradients_;
