@@ -7,6 +7,7 @@ namespace {
 
 constexpr int no_device_error = 100;           // cudaErrorNoDevice
 constexpr int insufficient_driver_error = 35;  // cudaErrorInsufficientDriver
+constexpr int oldest_capability = 70;          // that the kernels can be compiled for (tools/cmake/GraceCuda.cmake)
 
 std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 std::string capability(int number) { return std::to_string(number / 10) + "." + std::to_string(number % 10); }
@@ -57,7 +58,10 @@ std::string cuda_obstacle(const CudaFacts& facts, int index) {
       text << separator << capability(built);
       separator = ", ";
     }
-    text << "; reinstall with GRACE_CUDA_ARCHITECTURES=" << found;
+    if (found >= oldest_capability)
+      text << "; reinstall with GRACE_CUDA_ARCHITECTURES=" << found;
+    else
+      text << "; GPUs from " << capability(oldest_capability) << " on can be used, or device cpu";
   }
   return text.str();
 }
