@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 STANDARD_HEADER = re.compile(r"^[a-z0-9_]+$")  # <vector>, <cstdint>, ...
 C_STANDARD = {"omp.h"}  # OpenMP comes with the compiler
+CUDA_RUNTIME = {"cuda_runtime.h"}
+CUDA_FOLDERS = ("device", "evaluator_cuda")  # of csrc/grace, whose .cu and .cuh files may use the CUDA runtime
 
 # Module of grace_md -> what it may import of grace_md. Modules that are not listed (workflows, cli, ...) are on top.
 BELOW = {
@@ -44,14 +46,46 @@ def includes(path: Path) -> list[tuple[str, str]]:
     return re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", sources("csrc/grace", ".hpp", ".cpp"), ids=lambda p: p.name)
-def test_core_includes_only_the_standard_library_and_itself(path: Path) -> None:
+def may_use_cuda(path: Path) -> bool:
+    return path.suffix in {".cu", ".cuh"} and path.relative_to(ROOT / "csrc/grace").parts[0] in CUDA_FOLDERS
+
+
+def foreign_includes(path: Path) -> list[str]:
+    """Headers that a file of the core may not include, or that do not exist."""
+    system = C_STANDARD | (CUDA_RUNTIME if may_use_cuda(path) else set())
+    bad = []
     for bracket, header in includes(path):
         if bracket == "<":
-            assert STANDARD_HEADER.match(header) or header in C_STANDARD, f"{path}: <{header}>"
+            allowed = STANDARD_HEADER.match(header) or header in system
         else:
-            assert header.startswith("grace/"), f'{path}: "{header}"'
-            assert (ROOT / "csrc" / header).is_file(), f"{path}: {header} does not exist"
+            allowed = header.startswith("grace/") and (ROOT / "csrc" / header).is_file()
+            allowed = allowed and (header.endswith(".hpp") or path.suffix in {".cu", ".cuh"})
+        if not allowed:
+            bad.append(header)
+    return bad
+
+
+@pytest.mark.parametrize("path", sources("csrc/grace", ".hpp", ".cpp", ".cu", ".cuh"), ids=lambda p: p.name)
+def test_core_includes_only_the_standard_library_and_itself(path: Path) -> None:
+    assert not foreign_includes(path), path
+
+
+# Folder of csrc/grace -> beginnings of the headers that its files may not include.
+NOT_BELOW = {
+    "math": ("grace/model", "grace/plan", "grace/device", "grace/evaluator", "grace/neighbors"),
+    "model": ("grace/plan", "grace/device", "grace/evaluator", "grace/neighbors"),
+    "plan": ("grace/evaluator_", "grace/device", "grace/neighbors"),
+    "device": ("grace/evaluator_", "grace/plan", "grace/neighbors"),
+    "evaluator_cpu": ("grace/evaluator_cuda", "grace/device"),
+    "evaluator_cuda": ("grace/evaluator_cpu",),
+    "neighbors_cuda": ("grace/evaluator_",),
+}
+
+
+@pytest.mark.parametrize("folder", NOT_BELOW)
+def test_folders_of_the_core_depend_downwards(folder: str) -> None:
+    for path in sources(f"csrc/grace/{folder}", ".hpp", ".cpp", ".cu", ".cuh"):
+        assert not [header for _, header in includes(path) if header.startswith(NOT_BELOW[folder])], path
 
 
 @pytest.mark.parametrize("path", sources("csrc/grace/math", ".hpp"), ids=lambda p: p.name)
@@ -118,3 +152,6 @@ def test_python_layers(path: Path) -> None:
 def test_the_rule_sees_a_violation() -> None:
     tree = ast.parse("import torch\nfrom grace_md.ase import GraceCalculator\n")
     assert imports(tree, everywhere=False) == {"torch", "grace_md.ase.GraceCalculator"}
+    assert may_use_cuda(ROOT / "csrc/grace/device/cuda_device.cu")
+    assert not may_use_cuda(ROOT / "csrc/grace/device/cuda_device.hpp")
+    assert not may_use_cuda(ROOT / "csrc/grace/neighbors_cuda/device_neighbors.cu")

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 20_000  # where to ask whether two things share a file
 MAX_LINES = 400
-CODE = {".cpp", ".hpp", ".h", ".cu", ".py"}
+CODE = {".cpp", ".hpp", ".h", ".cu", ".cuh", ".py"}
+CORE = [path for ending in ("cpp", "hpp", "cu", "cuh") for path in sorted((ROOT / "csrc").rglob(f"*.{ending}"))]
 FOLDERS = ("csrc", "python", "lammps_plugin", "tests", "benchmarks", "examples", "tools")
 # Files above the size limits, with the reason.
 LARGE: dict[str, str] = {}
@@ -49,14 +50,14 @@ def test_no_unfinished_work(path: Path) -> None:
     assert not UNFINISHED.findall(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "csrc").rglob("*.[ch]pp")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", CORE, ids=lambda p: p.name)
 def test_core_neither_prints_nor_exits(path: Path) -> None:
     code = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
     assert not FORBIDDEN_IN_CORE.findall(code)
 
 
 def test_headers_have_guards() -> None:
-    headers = [*(ROOT / "csrc").rglob("*.hpp"), *(ROOT / "lammps_plugin").glob("*.h")]
+    headers = [*(ROOT / "csrc").rglob("*.hpp"), *(ROOT / "csrc").rglob("*.cuh"), *(ROOT / "lammps_plugin").glob("*.h")]
     assert headers
     for path in headers:
         text = path.read_text(encoding="utf-8")
