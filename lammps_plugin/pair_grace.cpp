@@ -67,18 +67,12 @@ void PairGrace::allocate() {
 
 void PairGrace::rebuild_rows() {
   rows_.build = neighbor->ncalls;
-  rows_.all_owned = list->inum == atom->nlocal;
   rows_.n_centers = ghostneigh ? atom->nlocal + atom->nghost : atom->nlocal;
-  const int n_rows = list->inum + (ghostneigh ? list->gnum : 0);
-
-  rows_.first.assign(rows_.n_centers + 1, 0);
-  for (int k = 0; k < n_rows; ++k) rows_.first[list->ilist[k] + 1] = list->numneigh[list->ilist[k]];
-  for (int i = 0; i < rows_.n_centers; ++i) rows_.first[i + 1] += rows_.first[i];
-  rows_.neighbor.resize(rows_.first.back());
-  for (int k = 0; k < n_rows; ++k) {
-    const int i = list->ilist[k];
-    std::int32_t *row = rows_.neighbor.data() + rows_.first[i];
-    for (int m = 0; m < list->numneigh[i]; ++m) row[m] = list->firstneigh[i][m] & NEIGHMASK;
+  if (own_list_) {
+    check_own_list();
+    rows_.all_owned = true;
+  } else {
+    copy_rows();
   }
 
   rows_.owner.clear();
@@ -90,6 +84,21 @@ void PairGrace::rebuild_rows() {
   }
 }
 
+void PairGrace::copy_rows() {
+  rows_.all_owned = list->inum == atom->nlocal;
+  const int n_rows = list->inum + (ghostneigh ? list->gnum : 0);
+
+  rows_.first.assign(rows_.n_centers + 1, 0);
+  for (int k = 0; k < n_rows; ++k) rows_.first[list->ilist[k] + 1] = list->numneigh[list->ilist[k]];
+  for (int i = 0; i < rows_.n_centers; ++i) rows_.first[i + 1] += rows_.first[i];
+  rows_.neighbor.resize(rows_.first.back());
+  for (int k = 0; k < n_rows; ++k) {
+    const int i = list->ilist[k];
+    std::int32_t *row = rows_.neighbor.data() + rows_.first[i];
+    for (int m = 0; m < list->numneigh[i]; ++m) row[m] = list->firstneigh[i][m] & NEIGHMASK;
+  }
+}
+
 void PairGrace::map_types() {
   const int n_atoms = atom->nlocal + atom->nghost;
   species_.resize(n_atoms);
@@ -98,7 +107,8 @@ void PairGrace::map_types() {
 
 void PairGrace::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
-  if (neighbor->ago == 0 || rows_.build != neighbor->ncalls) rebuild_rows();
+  const bool rebuilt = neighbor->ago == 0 || rows_.build != neighbor->ncalls;
+  if (rebuilt) rebuild_rows();
   map_types();  // each time: Monte Carlo fixes change types between two neighbour lists
 
   const int n_atoms = atom->nlocal + atom->nghost;
@@ -113,9 +123,15 @@ void PairGrace::compute(int eflag, int vflag) {
   geometry.n_atoms = n_atoms;
   geometry.positions = n_atoms ? atom->x[0] : nullptr;
   geometry.species = species_.data();
-  geometry.first = rows_.first.data();
-  geometry.neighbor = rows_.neighbor.data();
   geometry.owner = rows_.owner.empty() ? nullptr : rows_.owner.data();
+  if (own_list_) {
+    using Reuse = grace::NeighborRequest::Reuse;
+    geometry.neighbors.reuse = rebuilt ? Reuse::rebuild : Reuse::keep;
+    geometry.neighbors.skin = neighbor->skin;
+  } else {
+    geometry.first = rows_.first.data();
+    geometry.neighbor = rows_.neighbor.data();
+  }
   if (!rows_.all_owned || ghostneigh) {
     geometry.selection = list->ilist;
     geometry.n_selected = list->inum;
@@ -141,8 +157,9 @@ void PairGrace::compute(int eflag, int vflag) {
   if (factor != 1.0)
     for (int i = 0; i < n_atoms; ++i)
       for (int a = 0; a < 3; ++a) atom->f[i][a] += factor * scaled_forces_[3 * i + a];
-  for (int k = 0; k < list->inum; ++k) {
-    const int i = list->ilist[k];
+  const int n_energies = own_list_ ? atom->nlocal : list->inum;
+  for (int k = 0; k < n_energies; ++k) {
+    const int i = own_list_ ? k : list->ilist[k];  // zero for an atom mapped to NULL
     if (eflag_global) eng_vdwl += factor * energies_[i];
     if (eflag_atom) eatom[i] += factor * energies_[i];
   }
@@ -159,6 +176,20 @@ void PairGrace::add_peratom_virials(double factor) {
     if (cvflag_atom)
       for (int c = 0; c < 9; ++c) cvatom[i][c] += factor * centroid_virial_[9 * i + 3 * row_of[c] + column_of[c]];
   }
+}
+
+// A GPU would wait for one atom at a time, thousands of times per Monte Carlo step: single atoms are evaluated on the
+// CPU, in double precision.
+grace::Evaluator &PairGrace::atomic_evaluator() {
+  if (!evaluator_->lists_neighbors()) return *evaluator_;
+  if (!atomic_evaluator_) {
+    grace::EvaluatorOptions options = options_.evaluator;
+    options.device = {grace::DeviceKind::cpu, 0};
+    options.precision = grace::Precision::fp64;
+    options.n_threads = 1;
+    atomic_evaluator_ = grace::make_evaluator(evaluator_->model(), options);
+  }
+  return *atomic_evaluator_;
 }
 
 double PairGrace::compute_atomic_energy(int i, NeighList *neighbours) {
@@ -198,7 +229,7 @@ double PairGrace::compute_atomic_energy(int i, NeighList *neighbours) {
   grace::Results results;
   results.energies = &energy;
   try {
-    evaluator_->compute(geometry, results);
+    atomic_evaluator().compute(geometry, results);
   } catch (const std::exception &failure) {
     stop(failure.what());
   }
@@ -247,7 +278,9 @@ void PairGrace::warn_close_contact(const grace::Results &results) const {
 
 double PairGrace::memory_usage() {
   const auto bytes = [](const auto &v) { return static_cast<double>(v.capacity() * sizeof(v[0])); };
-  return Pair::memory_usage() + bytes(rows_.first) + bytes(rows_.neighbor) + bytes(rows_.owner) + bytes(species_) +
-         bytes(energies_) + bytes(scaled_forces_) + bytes(atom_virial_) + bytes(centroid_virial_) +
-         (evaluator_ ? static_cast<double>(evaluator_->workspace_bytes()) : 0.0);
+  double evaluators = 0.0;
+  for (const auto *evaluator : {evaluator_.get(), atomic_evaluator_.get()})
+    if (evaluator) evaluators += static_cast<double>(evaluator->workspace_bytes());
+  return Pair::memory_usage() + evaluators + bytes(rows_.first) + bytes(rows_.neighbor) + bytes(rows_.owner) +
+         bytes(species_) + bytes(energies_) + bytes(scaled_forces_) + bytes(atom_virial_) + bytes(centroid_virial_);
 }

@@ -1,5 +1,6 @@
-// pair_style grace: hands the atoms and the neighbour list of LAMMPS to the evaluator of csrc/grace, and its energies,
-// forces and virials back. Conversion and communication only; every formula is in csrc/grace.
+// pair_style grace: hands the atoms of LAMMPS, and its neighbour list where the evaluator does not list neighbours
+// itself, to the evaluator of csrc/grace, and energies, forces and virials back. Conversion and communication only;
+// every formula is in csrc/grace.
 //
 // SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -41,7 +42,8 @@ class PairGrace : public Pair {
   void unpack_reverse_comm(int n, int *atoms, double *buffer) override { exchange_.unpack_reverse(n, atoms, buffer); }
 
  private:
-  // Rows as LAMMPS lists them, and the owner of each ghost: valid until the next re-neighbouring.
+  // Rows as LAMMPS lists them (none where the evaluator lists), and the owner of each ghost: valid until the next
+  // re-neighbouring.
   struct Rows {
     bigint build = -1;      // Neighbor::ncalls at the time
     bool all_owned = true;  // every owned atom has a row
@@ -56,16 +58,24 @@ class PairGrace : public Pair {
   void stop_everywhere_if(std::string failure) const;
   void check_launcher() const;
   void check_host() const;
+  grace::Device choose_device() const;
+  bool needs_lammps_list() const;
+  void check_own_list() const;
   void rebuild_rows();
+  void copy_rows();
   void map_types();
   double common_scale() const;
   [[noreturn]] void stop(const std::string &failure) const;
   void warn_close_contact(const grace::Results &) const;
   void add_peratom_virials(double factor);
+  grace::Evaluator &atomic_evaluator();
 
   GraceStyleOptions options_;
   std::unique_ptr<grace::Evaluator> evaluator_;
-  double **scale_ = nullptr;  // [ntypes + 1][ntypes + 1]
+  std::unique_ptr<grace::Evaluator> atomic_evaluator_;  // see atomic_evaluator()
+  bool own_list_ = false;                               // the evaluator lists the neighbours, LAMMPS makes no list
+  std::vector<char> pair_is_ours_;                      // [ntypes + 1][ntypes + 1], pairs that init_one was asked for
+  double **scale_ = nullptr;                            // [ntypes + 1][ntypes + 1]
   bool uniform_list_ = false;
   mutable bool warned_contact_ = false;
 

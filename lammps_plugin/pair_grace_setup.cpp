@@ -83,6 +83,7 @@ void PairGrace::settings(int narg, char **arg) {
     for (const std::string &note : options_.notes) utils::logmesg(lmp, "grace: " + note + "\n");
   // A second pair_style with other words reaches the same object: it needs its pair_coeff again.
   evaluator_.reset();
+  atomic_evaluator_.reset();
   if (allocated)
     for (int i = 0; i <= atom->ntypes; ++i) std::fill_n(setflag[i], atom->ntypes + 1, 0);
 }
@@ -99,14 +100,17 @@ void PairGrace::coeff(int narg, char **arg) {
 }
 
 void PairGrace::load(const std::string &name, int n_symbols, char **symbols) {
+  grace::EvaluatorOptions options = options_.evaluator;
+  options.device = choose_device();
   std::string failure, sha256;
+  atomic_evaluator_.reset();
   try {
     const std::string found = utils::get_potential_file_path(name);
     const grace::NpzFile file(found.empty() ? name : found);
     try {
       sha256 = file.sha256();
       grace::ModelSpec model = grace::load_model(file, std::vector<std::string>(elements, elements + nelements));
-      evaluator_ = grace::make_evaluator(std::move(model), options_.evaluator);
+      evaluator_ = grace::make_evaluator(std::move(model), options);
     } catch (const grace::Error &) {
       failure = explain_unknown_element(file, n_symbols, symbols);
       if (failure.empty()) throw;
@@ -171,8 +175,10 @@ void PairGrace::init_style() {
     force->pair->comm_forward = std::max(force->pair->comm_forward, comm_forward);
     force->pair->comm_reverse = std::max(force->pair->comm_reverse, comm_reverse);
   }
-  neighbor->add_request(this, NeighConst::REQ_FULL | (ghostneigh ? NeighConst::REQ_GHOST : 0));
+  own_list_ = !needs_lammps_list();
+  if (!own_list_) neighbor->add_request(this, NeighConst::REQ_FULL | (ghostneigh ? NeighConst::REQ_GHOST : 0));
   rows_.build = -1;
+  pair_is_ours_.assign((atom->ntypes + 1) * (atom->ntypes + 1), 0);
 }
 
 void PairGrace::check_host() const {
@@ -209,6 +215,7 @@ double PairGrace::init_one(int i, int j) {
   const grace::ModelSpec &model = evaluator_->model();
   const int n = model.n_elements();
   const double cutoff = std::max(model.pair_cutoffs[map[i] * n + map[j]], model.pair_cutoffs[map[j] * n + map[i]]);
+  pair_is_ours_[i * (atom->ntypes + 1) + j] = 1;
   scale_[j][i] = scale_[i][j];
   cutghost[i][j] = cutghost[j][i] = model.max_cutoff;
   return uniform_list_ ? model.max_cutoff : cutoff;

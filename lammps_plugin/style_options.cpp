@@ -9,9 +9,9 @@
 namespace {
 
 const char known_keywords[] =
-    "precision fp64|mixed|fp32, radial table|exact, device auto|cpu|cuda|N, threads N, chunksize N, listcut uniform, "
-    "ghost2rc "
-    "(accepted without effect: padding f, pad_verbose, pair_forces)";
+    "precision auto|fp64|mixed|fp32, radial table|exact, device auto|cpu|cuda|N, deterministic yes|no, threads N, "
+    "chunksize N, neighbors auto|lammps, listcut uniform, ghost2rc (accepted without effect: padding f, pad_verbose, "
+    "pair_forces)";
 
 int positive_integer(const std::string &keyword, const std::string &word) {
   char *end = nullptr;
@@ -19,6 +19,13 @@ int positive_integer(const std::string &keyword, const std::string &word) {
   grace::require(!word.empty() && *end == '\0' && value > 0 && value <= 1000000000L, "`", keyword,
                  "` must be a positive integer, got '", word, "'");
   return static_cast<int>(value);
+}
+
+// True for the first word, false for the second.
+bool choice(const std::string &keyword, const std::string &word, const std::string &first, const std::string &second) {
+  grace::require(word == first || word == second, "`", keyword, "` must be '", first, "' or '", second, "', got '",
+                 word, "'");
+  return word == first;
 }
 
 }  // namespace
@@ -41,7 +48,13 @@ GraceStyleOptions parse_style_options(int narg, char **arg) {
       const std::string word = value();
       options.evaluator.radial = grace::parse_radial_mode(word == "tabulated" ? "table" : word);
     } else if (keyword == "device") {
-      options.evaluator.device = grace::parse_device(value());
+      const std::string word = value();
+      options.evaluator.device = grace::parse_device(word);
+      options.any_gpu = word == "auto" || word == "cuda";
+    } else if (keyword == "deterministic") {
+      options.evaluator.deterministic = choice(keyword, value(), "yes", "no");
+    } else if (keyword == "neighbors") {
+      options.lammps_list = choice(keyword, value(), "lammps", "auto");
     } else if (keyword == "threads") {
       options.evaluator.n_threads = positive_integer(keyword, value());
       options.threads_given = true;

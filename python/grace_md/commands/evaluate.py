@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 BATCH_ATOMS = 4000  # atoms per call: enough to fill all threads, small in memory
+GPU_BATCH_ATOMS = 32000  # a few times what a GPU works on at once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("structures", nargs="+", help="files that ASE reads, all frames; file@0:10 selects frames")
     parser.add_argument("-o", "--output", type=Path, required=True, help="extended XYZ file with the results")
     parser.add_argument("--per-atom", action="store_true", help="add atomic energies (eV) and stresses (eV/A^3)")
-    parser.add_argument("--precision", choices=["fp64", "mixed", "fp32"], default="fp64")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--precision", choices=["auto", "fp64", "mixed", "fp32"], default="auto",
+                        help="auto (default): mixed on a GPU, fp64 on the CPU")  # fmt: skip
     parser.add_argument("--radial", choices=["table", "exact"], default="table")
     parser.add_argument("--threads", type=int, default=0, help="0: OMP_NUM_THREADS or all cores")
     parser.add_argument("--force", action="store_true", help="overwrite the output and forget an interrupted run")
@@ -108,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from ase.io import iread, read  # noqa: PLC0415
 
     from grace_md import GraceCalculator, GraceModel  # noqa: PLC0415
+    from grace_md._core import resolve_device  # noqa: PLC0415
     from grace_md.commands._files import check_output, find_model, write_summary  # noqa: PLC0415
     from grace_md.commands._parity import Parity  # noqa: PLC0415
     from grace_md.progress import ProgressBar  # noqa: PLC0415
@@ -117,25 +121,31 @@ def run(args: argparse.Namespace) -> int:
     if not structures:
         raise ValueError(f"No structures in {', '.join(args.structures)}.")
     model = GraceModel.load(find_model(args.model))
-    calculator = GraceCalculator(model, precision=args.precision, radial=args.radial, threads=args.threads)
+    device = resolve_device(args.device)
+    calculator = GraceCalculator(
+        model, device=device, precision=args.precision, radial=args.radial, threads=args.threads
+    )
     request = {
         "model_sha256": model.sha256,
         "inputs": args.structures,
         "structures_sha256": fingerprint(structures),
         "n_structures": len(structures),
         "n_atoms": sum(len(atoms) for atoms in structures),
+        "device": device.split(":")[0],  # an interrupted run may go on with another GPU
         "precision": args.precision,
         "radial": args.radial,
         "per_atom": args.per_atom,
     }
     print(f"{args.model}: sha256 {model.sha256}")
+    print(f"runs on: {calculator.description}")
     output = Output(args.output, request, force=args.force)
     if output.frames:
         print(f"continuing after {output.frames} structures")
     done_before = sum(len(atoms) for atoms in structures[: output.frames])
     begin = time.perf_counter()
     with ProgressBar(request["n_atoms"], "atoms", start=done_before) as bar:
-        for part in batches(structures, output.frames):
+        size = BATCH_ATOMS if device == "cpu" else GPU_BATCH_ATOMS
+        for part in batches(structures, output.frames, size):
             chosen = structures[part]
             results = calculator.evaluate(chosen)
             output.append([with_results(a, r, per_atom=args.per_atom) for a, r in zip(chosen, results, strict=True)])

@@ -100,7 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     running = parser.add_argument_group("running")
     running.add_argument("--ranks", type=int, help="MPI ranks (default: 1, or as before with --resume)")
     running.add_argument("--threads", type=int, help="OpenMP threads per rank (default: cores / ranks)")
-    running.add_argument("--precision", choices=["fp64", "mixed", "fp32"], default="fp64", help="default: fp64")
+    running.add_argument("--device", default="auto", help="auto, cpu, cuda or the number of a GPU (default: auto)")
+    running.add_argument("--precision", choices=["auto", "fp64", "mixed", "fp32"], default="auto",
+                         help="auto (default): mixed on a GPU, fp64 on the CPU")  # fmt: skip
     running.add_argument("--frames", type=int, default=_DEFAULT_FRAMES, help="frames of the trajectory (default: 200)")
     running.add_argument("--segment", type=int, metavar="STEPS", help="steps between restart points")
     running.add_argument("--max-minutes", type=float, help="stop at a restart point after this wall time")
@@ -133,7 +135,7 @@ def settings_from_arguments(args: argparse.Namespace) -> tuple[QuenchSettings, P
         raise ValueError(f"`--frames` = {args.frames} must be at least 1.")
     settings.timestep_fs, settings.hold_steps, settings.seed = args.timestep, args.hold, args.seed
     settings.density, settings.minimum_distance = args.density, args.min_distance
-    settings.precision = args.precision
+    settings.device, settings.precision = args.device, args.precision
     settings.check()
     return _with_output(args.system, settings, args.segment, args.frames), model
 

@@ -64,8 +64,8 @@ class QuenchSettings:
         Largest number of iterations of the minimisation.
     packing_fraction, density, minimum_distance, seed
         Random start, see `grace_md.workflows.packing.random_packing`.
-    precision : str
-        Precision of the potential, a keyword of ``pair_style grace``.
+    device, precision : str
+        Where and how the potential is evaluated, keywords of ``pair_style grace``.
     model : str
         Name of the weight file inside the run folder; empty with `pair_lines`.
     model_sha256 : str
@@ -89,7 +89,8 @@ class QuenchSettings:
     density: float | None = None
     minimum_distance: float = 0.8
     seed: int = 1
-    precision: str = "fp64"
+    device: str = "auto"
+    precision: str = "auto"
     model: str = "model.npz"
     model_sha256: str = ""
     pair_lines: list[str] = field(default_factory=list)
@@ -182,10 +183,12 @@ def potential_lines(settings: QuenchSettings) -> str:
     if settings.pair_lines:
         return "\n".join(settings.pair_lines)
     model = f'"{settings.model}"' if " " in settings.model else settings.model
-    return (
-        f"pair_style      grace precision {settings.precision}\n"
-        f"pair_coeff      * * {model} {' '.join(settings.elements)}"
+    words = "".join(
+        f" {keyword} {word}"
+        for keyword, word in (("device", settings.device), ("precision", settings.precision))
+        if word != "auto"
     )
+    return f"pair_style      grace{words}\npair_coeff      * * {model} {' '.join(settings.elements)}"
 
 
 def _fresh(s: QuenchSettings) -> str:

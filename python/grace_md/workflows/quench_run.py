@@ -163,7 +163,8 @@ def run_quench(
     """Run a prepared quench, or the rest of it, and return where it ended.
 
     SIGINT (Ctrl-C), SIGTERM and `max_minutes` stop the run at its next restart point; a second signal stops it at
-    once. Either way a resumed run repeats the uninterrupted one exactly on as many ranks and threads.
+    once. Either way a resumed run repeats the uninterrupted one exactly on as many ranks and threads of a CPU; a GPU
+    adds up forces in an order that changes from run to run.
 
     Parameters
     ----------
