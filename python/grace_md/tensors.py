@@ -128,13 +128,13 @@ class TensorEvaluator:
         positions = self._on_device("positions", positions, torch.float64, (None, 3))
         n_atoms = int(positions.shape[0])
         species = self._on_device("species", species, torch.int32, (n_atoms,))
-        starts = _on_host("first_atom", [0, n_atoms] if first_atom is None else first_atom, np.int64).reshape(-1)
+        starts = _on_host(torch, "first_atom", [0, n_atoms] if first_atom is None else first_atom, np.int64).reshape(-1)
         n_structures = len(starts) - 1
         if periodic is None:
             periodic = np.full((n_structures, 3), cells is not None)
         cells = np.zeros((n_structures, 3, 3)) if cells is None else cells
-        cells = _on_host("cells", cells, np.float64, (n_structures, 3, 3))
-        periodic = _on_host("periodic", periodic, np.bool_, (n_structures, 3))
+        cells = _on_host(torch, "cells", cells, np.float64, (n_structures, 3, 3))
+        periodic = _on_host(torch, "periodic", periodic, np.bool_, (n_structures, 3))
 
         def new(*shape: int) -> Any:
             return torch.zeros(shape, dtype=torch.float64, device=self._place)
@@ -179,9 +179,12 @@ class TensorEvaluator:
         return tensor.detach()
 
 
-def _on_host(name: str, value: Any, dtype: Any, shape: tuple[int, ...] = ()) -> NDArray[Any]:
+def _on_host(torch: Any, name: str, value: Any, dtype: Any, shape: tuple[int, ...] = ()) -> NDArray[Any]:
     """Return a small array in host memory; a leading axis of length one may be left out."""
-    array = np.array(value.detach().cpu() if hasattr(value, "detach") else value, dtype=dtype)
+    if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
+        tensor = value if isinstance(value, torch.Tensor) else torch.from_dlpack(value)
+        value = tensor.detach().cpu().numpy()
+    array = np.array(value, dtype=dtype)
     if not shape:
         return array
     if array.shape == shape[1:]:
