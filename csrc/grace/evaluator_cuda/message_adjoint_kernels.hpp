@@ -1,7 +1,7 @@
 // Adjoint kernel of the message basis.
 #pragma once
 
-#include <type_traits>
+#include <algorithm>
 
 #include "grace/evaluator_cuda/message_basis.hpp"
 #include "grace/evaluator_cuda/message_tiling.hpp"
@@ -99,17 +99,20 @@ struct MessageAdjoint {
     const Real* of_row = message + std::int64_t{p.row0} * stride + channel0 + channel;
     const int width = t.n_rows * stride;
     const std::int32_t* j = neighbors + p.atom * batch;
-    Real next[rows];  // I of the next bond travels while this one is worked on
-    load_rows<rows>(j[0] < 0 ? nullptr : of_row + std::int64_t{j[0]} * width, stride, left, next);
+    // Where registers leave room for few warps, I of the next bond travels while this one is worked on.
+    constexpr bool ahead = min_blocks == 2;
+    Real next[rows];
+    if (ahead) load_rows<rows>(j[0] < 0 ? nullptr : of_row + std::int64_t{j[0]} * width, stride, left, next);
     for (int b = 0; b < batch && j[b] >= 0; ++b) {
       const int bond = p.atom * batch + b;
+      if (!ahead) load_rows<rows>(of_row + std::int64_t{j[b]} * width, stride, left, next);
       Real value[rows], gI[rows];
       for (int r = 0; r < rows; ++r) {
         value[r] = next[r];
         gI[r] = Real(0);
       }
       const std::int32_t other = b + 1 < batch ? j[b + 1] : -1;
-      load_rows<rows>(other < 0 ? nullptr : of_row + std::int64_t{other} * width, stride, left, next);
+      if (ahead) load_rows<rows>(other < 0 ? nullptr : of_row + std::int64_t{other} * width, stride, left, next);
       const int at = bond * degrees * t.channels + channel;
       const Real R0 = R[at + l[0] * t.channels], R1 = R[at + l[1] * t.channels], R2 = R[at + l[2] * t.channels];
       const Four* of_group = harmonics + (bond * t.n_groups + p.group) * lm_tile;

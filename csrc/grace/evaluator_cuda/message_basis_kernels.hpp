@@ -1,6 +1,8 @@
 // Kernels of message_basis.hpp: the forward pass; its adjoint is in message_adjoint_kernels.hpp.
 #pragma once
 
+#include <type_traits>
+
 #include "grace/evaluator_cuda/message_adjoint_kernels.hpp"
 #include "grace/evaluator_cuda/message_rows_kernels.hpp"
 
