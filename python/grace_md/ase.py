@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from grace_md._core import Evaluator, ModelSpec, NeighborList, build_neighbors, cuda_probe
@@ -123,7 +124,7 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         structures = list(structures)
         if not structures:
             return []
-        self._prepare({symbol for atoms in structures for symbol in atoms.get_chemical_symbols()})
+        self._prepare(set().union(*map(_symbols, structures)))
         first = np.cumsum([0, *[len(atoms) for atoms in structures]], dtype=np.int64)
         positions = np.concatenate([atoms.positions for atoms in structures])
         species = np.concatenate([self._species(atoms) for atoms in structures])
@@ -162,7 +163,7 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         wanted = wanted.astype(np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(atoms)):
             raise ValueError(f"`indices` must lie in [0, {len(atoms)}), got {wanted.min()} .. {wanted.max()}.")
-        self._prepare(set(atoms.get_chemical_symbols()))
+        self._prepare(_symbols(atoms))
         selection = np.unique(wanted)
         if forces:
             neighbors = self._neighbors(atoms)
@@ -205,6 +206,8 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
             )
         wanted = new | set(self._elements)
         self._elements = [element for element in self.model.elements if element in wanted]
+        self._index: NDArray[np.int32] = np.full(len(chemical_symbols), -1, dtype=np.int32)
+        self._index[[atomic_numbers[element] for element in self._elements]] = np.arange(len(self._elements))
         self._spec = ModelSpec(self.model.arrays, self.model.name, self._elements)
         self._evaluator = Evaluator(self._spec, **self._options)
         cutoffs = self._spec.pair_cutoffs
@@ -212,8 +215,7 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         self._lists = VerletList(cutoffs, self._skin, self._threads)
 
     def _species(self, atoms: Atoms) -> NDArray[np.int32]:
-        index = {symbol: k for k, symbol in enumerate(self._elements)}
-        return np.array([index[symbol] for symbol in atoms.get_chemical_symbols()], dtype=np.int32)
+        return self._index[atoms.numbers]
 
     def _neighbors(self, atoms: Atoms) -> NeighborList:
         """Return the cached list of one structure, made on the CPU."""
@@ -222,7 +224,7 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
 
     def _evaluate_one(self, atoms: Atoms, **options: Any) -> dict[str, Any]:
         """Raw results of one structure, with a cached neighbour list: the evaluator's own if it makes one."""
-        self._prepare(set(atoms.get_chemical_symbols()))
+        self._prepare(_symbols(atoms))
         positions, cells, species = atoms.positions, atoms.cell.array[None], self._species(atoms)
         if self._ready.lists_neighbors:
             raw = self._ready.compute_structures(
@@ -244,6 +246,10 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
                 j,
                 raw["closest_distance"],
             )
+
+
+def _symbols(atoms: Atoms) -> set[str]:
+    return {chemical_symbols[number] for number in np.unique(atoms.numbers)}
 
 
 def _with_observers(neighbors: NeighborList, atoms: NDArray[np.int64], *, symmetric: bool) -> NDArray[np.int64]:
