@@ -215,7 +215,7 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         self._lists = VerletList(cutoffs, self._skin, self._threads)
 
     def _species(self, atoms: Atoms) -> NDArray[np.int32]:
-        return self._index[atoms.numbers]
+        return np.asarray(self._index[atoms.numbers])
 
     def _neighbors(self, atoms: Atoms) -> NeighborList:
         """Return the cached list of one structure, made on the CPU."""
