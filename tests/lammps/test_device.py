@@ -1,6 +1,7 @@
 """The device evaluator behind `pair_style grace`: its own neighbour lists, ghosts, messages, fixes, refusals.
 
 `device emulated` runs the kernels of the GPU on the CPU, so that all of this is tested without a GPU; cells are tiny.
+GRACE_TEST_DEVICE=cuda runs the same tests on a GPU.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import pytest
 from ase import Atoms
 
 import systems
+from device_tools import DEVICE, EMULATED_ONLY
 from grace_md._core import cuda_probe
 from lammps_tools import MODELS, OUTPUT, Job, gather, lmp, open_lammps, potential, run, setup, single_point, write_data
 from tolerances import FORCE, MIXED_ENERGY_PER_ATOM, MIXED_FORCE_RELATIVE, RANKS, TRAJECTORY, assert_close
 
-DEVICE = "device emulated:3 precision fp64"
+WORDS = f"device {DEVICE} precision fp64"
 CASES = {"tiny_1l_pairs": ("O", "Si", "Fe"), "tiny_2l": ("O", "Fe")}
 ALL = ("energy", "energies", "forces", "virial", "virials", "centroid_virials", "positions")
 RANKS_TRIED = pytest.mark.parametrize("ranks", [1, 2])
@@ -68,7 +70,7 @@ def compare(actual: dict[str, Any], expected: dict[str, Any], tolerance: float, 
 def test_single_point(thin: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> None:
     model, atoms = thin
     [cpu] = run([single_point(atoms, tmp_path, "cell", model, "device cpu")], tmp_path)
-    words = [DEVICE, f"{DEVICE} neighbors lammps", f"{DEVICE} chunksize 4 deterministic yes", f"{DEVICE} ghost2rc"]
+    words = [WORDS, f"{WORDS} neighbors lammps", f"{WORDS} chunksize 4 deterministic yes", f"{WORDS} ghost2rc"]
     results = run([single_point(atoms, tmp_path, "cell", model, word) for word in words], tmp_path, ranks)
     for word, result in zip(words, results, strict=True):
         compare(result, cpu, RANKS, word)
@@ -78,7 +80,7 @@ def test_single_point(thin: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> N
 def test_dynamics(thin: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> None:
     """Twenty hot steps: lists are kept, made again, and atoms change their places in memory."""
     steps = "velocity all create 4000 7 loop all\nfix nve all nve\nneighbor 0.4 bin\nneigh_modify delay 0\nrun 20"
-    cpu, device = (start(thin, tmp_path, words) + OUTPUT + steps for words in ("device cpu", DEVICE))
+    cpu, device = (start(thin, tmp_path, words) + OUTPUT + steps for words in ("device cpu", WORDS))
     [expected] = run([cpu], tmp_path)
     [result] = run([device], tmp_path, ranks)
     compare(result, expected, TRAJECTORY)
@@ -86,7 +88,7 @@ def test_dynamics(thin: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> None:
 
 def test_lammps_lists_nothing(thin: tuple[Path, Atoms], tmp_path: Path) -> None:
     steps = "velocity all create 4000 7 loop all\nfix nve all nve\nneighbor 0.4 bin\nneigh_modify delay 0\nrun 15"
-    for words, listed in (("device cpu", True), (DEVICE, False), (f"{DEVICE} neighbors lammps", True)):
+    for words, listed in (("device cpu", True), (WORDS, False), (f"{WORDS} neighbors lammps", True)):
         instance = open_lammps()
         for line in (start(thin, tmp_path, words) + steps).commands:
             instance.command(line)
@@ -109,7 +111,7 @@ def test_null_types(thin: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> Non
         + f"pair_style hybrid grace threads 1 {words} zero 4.0\npair_coeff * * grace {model} {mapped}\n"
         + "\n".join(f"pair_coeff {pair} zero" for pair in others)
         + f"\n{OUTPUT}run 0"
-        for words in ("device cpu", DEVICE)
+        for words in ("device cpu", WORDS)
     ]
     [cpu] = run(jobs[:1], tmp_path)
     [device] = run(jobs[1:], tmp_path, ranks)
@@ -129,13 +131,13 @@ def test_pairs_of_another_style(tmp_path: Path) -> None:
         )
 
     with pytest.raises(Exception, match="grace: pair_style hybrid gives pairs of the types 1 and 2 to another style"):
-        with_lammps(job(DEVICE))
-    [cpu], [device] = with_lammps(job("device cpu")), with_lammps(job(f"{DEVICE} neighbors lammps"))
+        with_lammps(job(WORDS))
+    [cpu], [device] = with_lammps(job("device cpu")), with_lammps(job(f"{WORDS} neighbors lammps"))
     compare(device, cpu, RANKS)
 
 
 def test_excluded_atoms(thin: tuple[Path, Atoms], tmp_path: Path) -> None:
-    jobs = [start(thin, tmp_path, words) + OUTPUT + "run 0" for words in ("device cpu", DEVICE)]
+    jobs = [start(thin, tmp_path, words) + OUTPUT + "run 0" for words in ("device cpu", WORDS)]
     exclude = "group some id 1:3\ngroup others subtract all some\nneigh_modify exclude group some others\nrun 0"
     by_type = "neigh_modify exclude none\nneigh_modify exclude type 1 2\nrun 0"
     cpu, device = (with_lammps(job, exclude, by_type, "neigh_modify exclude none\nrun 0") for job in jobs)
@@ -147,14 +149,14 @@ def test_excluded_atoms(thin: tuple[Path, Atoms], tmp_path: Path) -> None:
 
 
 def test_exclusions_that_come_late(thin: tuple[Path, Atoms], tmp_path: Path) -> None:
-    job = start(thin, tmp_path, DEVICE) + OUTPUT + "fix nve all nve\nneigh_modify delay 0 every 1 check no\nrun 1"
+    job = start(thin, tmp_path, WORDS) + OUTPUT + "fix nve all nve\nneigh_modify delay 0 every 1 check no\nrun 1"
     with pytest.raises(Exception, match=r"grace: a fix excludes atoms.*add the keyword 'neighbors lammps'"):
         with_lammps(job, "neigh_modify exclude type 1 1\nrun 2 pre no")
 
 
 def test_types_change_between_two_lists(thin: tuple[Path, Atoms], tmp_path: Path) -> None:
     quiet = "fix nve all nve\ntimestep 1e-6\nneigh_modify delay 100\nrun 3"
-    jobs = [start(thin, tmp_path, words) + OUTPUT + quiet for words in ("device cpu", DEVICE)]
+    jobs = [start(thin, tmp_path, words) + OUTPUT + quiet for words in ("device cpu", WORDS)]
     # Without `pre` nothing is listed again and ghosts keep their types: the same for both evaluators.
     change = "set atom 1 type 2\nset atom 2 type 1\nset atom 6 type 1\nrun 2 pre no"
     cpu, device = (with_lammps(job, change) for job in jobs)
@@ -168,7 +170,7 @@ def test_swaps(thin: tuple[Path, Atoms], tmp_path: Path) -> None:
     model, atoms = thin
     elements = elements_of(atoms)
     swaps = "fix mc all atom/swap 1 6 29494 50000 types 1 2\nfix nve all nve\nrun 2"
-    [end] = with_lammps(start(thin, tmp_path, DEVICE) + OUTPUT + swaps)
+    [end] = with_lammps(start(thin, tmp_path, WORDS) + OUTPUT + swaps)
     before = [elements.index(symbol) + 1 for symbol in atoms.symbols]
     assert np.count_nonzero(end["types"] != before) > 0
     fresh = Atoms([elements[t - 1] for t in end["types"]], positions=end["positions"], cell=atoms.cell, pbc=True)
@@ -183,7 +185,7 @@ def test_insertions_and_deletions(thin: tuple[Path, Atoms], tmp_path: Path) -> N
     """fix gcmc excludes an atom from the lists to delete it on trial: LAMMPS has to make them then."""
     moves = "group oxygen type 2\nfix mc oxygen gcmc 1 8 0 2 29494 5000 -8.0 0.5 full_energy overlap_cutoff 1.0\nrun 2"
     ends = []
-    for words in ("device cpu", DEVICE):
+    for words in ("device cpu", WORDS):
         instance = open_lammps()
         for line in (start(thin, tmp_path, words) + "thermo_modify norm no lost ignore\n" + moves).commands:
             instance.command(line)
@@ -204,7 +206,7 @@ def test_local_energies(tmp_path: Path) -> None:
     flips += "fix mc all sgcmc 2 0.1 3000 0.05 randseed 42 atomic/energy yes\nrun 2"
     cpu, device = (
         with_lammps(start(case, tmp_path, words, "comm_modify cutoff 13.0\n") + OUTPUT + flips)[0]
-        for words in ("device cpu", DEVICE)
+        for words in ("device cpu", WORDS)
     )
     before = [elements_of(atoms).index(symbol) + 1 for symbol in atoms.symbols]
     assert np.count_nonzero(cpu["types"] != before) > 0
@@ -216,7 +218,7 @@ def test_local_energies(tmp_path: Path) -> None:
 def test_single_precision(thin: tuple[Path, Atoms], ranks: int, tmp_path: Path) -> None:
     model, atoms = thin
     [double] = run([single_point(atoms, tmp_path, "cell", model, "device cpu")], tmp_path)
-    [single] = run([single_point(atoms, tmp_path, "cell", model, "device emulated precision mixed")], tmp_path, ranks)
+    [single] = run([single_point(atoms, tmp_path, "cell", model, f"device {DEVICE} precision mixed")], tmp_path, ranks)
     assert_close(single["energy"] / len(atoms), double["energy"] / len(atoms), MIXED_ENERGY_PER_ATOM)
     assert_close(single["forces"], double["forces"], MIXED_FORCE_RELATIVE * np.abs(double["forces"]).max())
     assert np.abs(single["forces"] - double["forces"]).max() > FORCE
@@ -227,7 +229,7 @@ def test_free_directions_and_empty_ranks(ranks: int, tmp_path: Path) -> None:
     for name in CASES:
         model = MODELS / f"{name}.npz"
         for atoms in (systems.cluster(("O", "Fe"), n_atoms=6), systems.isolated("Fe")):
-            jobs = [single_point(atoms, tmp_path, "free", model, words) for words in ("device cpu", DEVICE)]
+            jobs = [single_point(atoms, tmp_path, "free", model, words) for words in ("device cpu", WORDS)]
             [cpu], [device] = run(jobs[:1], tmp_path), run(jobs[1:], tmp_path, ranks)
             compare(device, cpu, RANKS, name)
 
@@ -241,7 +243,7 @@ def test_lost_atoms_stop_every_rank(thin: tuple[Path, Atoms], ranks: int, tmp_pa
     box tilt large
     read_data cell.data
     mass * 50
-    {potential(model, elements_of(atoms), DEVICE)}
+    {potential(model, elements_of(atoms), WORDS)}
     neigh_modify delay 100
     fix nve all nve
     run 0
@@ -273,6 +275,7 @@ def test_devices_that_are_not_there(words: str, sentence: str, ranks: int, tmp_p
     assert output.count("ERROR: grace") == 1  # said once, by all ranks together
 
 
+@EMULATED_ONLY
 def test_what_runs_is_said(tmp_path: Path) -> None:
     write_data(systems.primitive("Fe"), ["Fe"], tmp_path / "cell.data")
     for words, variable, said in (

@@ -1,4 +1,4 @@
-"""`GraceCalculator` on the device evaluator (emulated), energies alone, and the choice of device and precision."""
+"""`GraceCalculator` on a device evaluator (GRACE_TEST_DEVICE, default emulated), and the choice of device."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ase.md.verlet import VelocityVerlet
 
 import systems
 import tolerances as tol
+from device_tools import DEVICE, IS_EMULATED, KIND
 from evaluator_tools import MODELS as FOLDER
 from evaluator_tools import SYMBOLS, small_cell, thermal_momenta, tiny
 from grace_md import GraceCalculator, GraceModel, cli, doctor
@@ -22,7 +23,7 @@ from grace_md._core import cuda_probe, resolve_device
 from tolerances import assert_close
 
 MODELS = ("tiny_1l", "tiny_1l_pairs", "tiny_2l")
-EMULATED = {"device": "emulated:2", "precision": "fp64"}
+ON_DEVICE = {"device": DEVICE, "precision": "fp64"}
 KEYS = ("energy", "free_energy", "energies", "forces", "stress", "stresses")
 
 
@@ -46,7 +47,7 @@ def compare(actual: dict[str, Any], expected: dict[str, Any], what: str) -> None
 @pytest.mark.parametrize("name", MODELS)
 def test_one_calculator_for_one_structure_after_another(name: str) -> None:
     symbols = SYMBOLS[name]
-    device, cpu = calculator(name, **EMULATED), calculator(name)
+    device, cpu = calculator(name, **ON_DEVICE), calculator(name)
     edge = Atoms(symbols[:1], positions=[[9.0, 0.0, 0.0]], cell=[3.0, 0.0, 0.0], pbc=[True, False, False])
     moved = small_cell(name)
     moved.positions[0] += 0.01
@@ -60,7 +61,7 @@ def test_one_calculator_for_one_structure_after_another(name: str) -> None:
 def test_a_batch_is_one_call(name: str) -> None:
     symbols = SYMBOLS[name]
     structures = [small_cell(name), Atoms(), systems.cluster(symbols, 5), small_cell(name, 4)]
-    device, cpu = calculator(name, **EMULATED), calculator(name)
+    device, cpu = calculator(name, **ON_DEVICE), calculator(name)
     before = results(device, structures[0])
     for k, (a, b) in enumerate(zip(device.evaluate(structures), cpu.evaluate(structures), strict=True)):
         compare(a, b, f"structure {k}")
@@ -75,7 +76,7 @@ def test_a_trajectory_uses_the_list_of_the_device() -> None:
         VelocityVerlet(atoms, timestep=1.0 * units.fs).run(10)
         return atoms.positions, atoms.get_forces()
 
-    device = calculator("tiny_2l", skin=0.2, **EMULATED)
+    device = calculator("tiny_2l", skin=0.2, **ON_DEVICE)
     (x, f), (y, g) = run(device), run(calculator("tiny_2l", skin=0.2))
     assert_close(x, y, tol.TRAJECTORY)
     assert_close(f, g, tol.TRAJECTORY)
@@ -86,7 +87,7 @@ def test_a_trajectory_uses_the_list_of_the_device() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_some_atoms(name: str) -> None:
     atoms = systems.thin_slab(SYMBOLS[name], n_atoms=16)
-    device, cpu = calculator(name, **EMULATED), calculator(name)
+    device, cpu = calculator(name, **ON_DEVICE), calculator(name)
     for forces in (True, False):
         a, b = (calc.compute_atoms(atoms, [3, 11], forces=forces) for calc in (device, cpu))
         assert set(a) == set(b)
@@ -94,7 +95,7 @@ def test_some_atoms(name: str) -> None:
             assert_close(a[key], b[key], 100 * tol.SUMMATION, what=key)
 
 
-@pytest.mark.parametrize("options", [{}, EMULATED], ids=["cpu", "emulated"])
+@pytest.mark.parametrize("options", [{}, ON_DEVICE], ids=["cpu", "device"])
 @pytest.mark.parametrize("name", MODELS)
 def test_an_energy_alone_does_without_forces(name: str, options: dict[str, Any]) -> None:
     atoms = small_cell(name)
@@ -112,13 +113,14 @@ def test_an_energy_alone_does_without_forces(name: str, options: dict[str, Any])
 
 
 def test_precision_follows_the_device() -> None:
+    auto = "fp64" if IS_EMULATED else "mixed"
     assert ", fp64" in calculator("tiny_1l").description
     assert ", mixed" in calculator("tiny_1l", precision="mixed").description
-    assert ", fp64" in calculator("tiny_1l", device="emulated").description  # for comparisons, not for speed
+    assert f", {auto}" in calculator("tiny_1l", device=DEVICE).description  # emulated: for comparisons, not for speed
 
 
 def test_single_precision() -> None:
-    single, double = calculator("tiny_2l", device="emulated", precision="mixed"), calculator("tiny_2l")
+    single, double = calculator("tiny_2l", device=DEVICE, precision="mixed"), calculator("tiny_2l")
     a, b = (results(calc, small_cell("tiny_2l")) for calc in (single, double))
     largest = np.abs(b["forces"]).max()
     assert_close(a["forces"], b["forces"], tol.MIXED_FORCE_RELATIVE * largest)
@@ -168,7 +170,7 @@ def test_no_gpu(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatc
     assert caplog.records[-1].getMessage() == f"device auto: {calc.description} ({cuda_probe()['reason']})"
 
 
-@pytest.mark.parametrize("device", ["cpu", "emulated:1"])
+@pytest.mark.parametrize("device", ["cpu", DEVICE])
 def test_bad_input(device: str) -> None:
     calc = calculator("tiny_1l", device=device)
     atoms = small_cell("tiny_1l")
@@ -185,15 +187,20 @@ def test_bad_input(device: str) -> None:
 def test_the_command_takes_the_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ase.io.write(tmp_path / "in.extxyz", [small_cell("tiny_1l", n) for n in (4, 5)])
     frames = {}
-    for device, words in (("cpu", []), ("emulated", ["--precision", "fp64"]), ("emulated:1", ["--precision", "mixed"])):
-        output = tmp_path / f"{device.replace(':', '')}.extxyz"
+    runs = [
+        ("cpu", "cpu", "fp64"),
+        ("double", DEVICE, "fp64"),
+        ("single", DEVICE, "auto" if KIND == "cuda" else "mixed"),
+    ]
+    for name, device, precision in runs:
+        output = tmp_path / f"{name}.extxyz"
         arguments = ["eval", str(FOLDER / "tiny_1l.npz"), str(tmp_path / "in.extxyz"), "-o", str(output)]
-        assert cli.main([*arguments, "--device", device, *words]) == 0
+        assert cli.main([*arguments, "--device", device, "--precision", precision]) == 0
         assert f"runs on: {device.split(':')[0]}" in capsys.readouterr().out
         assert json.loads(Path(f"{output}.summary.json").read_text())["device"] == device.split(":")[0]
-        frames[device] = ase.io.read(output, index=":")
+        frames[name] = ase.io.read(output, index=":")
     for k in range(2):
-        cpu, double, single = (frames[device][k].get_forces() for device in frames)
+        cpu, double, single = (frames[name][k].get_forces() for name in ("cpu", "double", "single"))
         assert_close(double, cpu, tol.EXTXYZ_DIGITS)
         assert_close(single, cpu, tol.MIXED_FORCE_RELATIVE * np.abs(cpu).max())
     assert cli.main([*arguments, "--force", "--device", "cuda:99"]) == 1
