@@ -16,10 +16,14 @@ struct MessageForward {
   static constexpr int min_blocks = message_blocks(sizeof(Real) * rows);
   static constexpr int row_tile = rows;
   static constexpr int batch = 16;
-  static constexpr int pitch = 12;  // of the harmonics of a group: whole 16-byte loads
   struct Private {
     MessagePlace place;
     Real sum[lm_tile][rows];
+  };
+
+  // The harmonics of a group, padded to whole 16-byte loads.
+  struct alignas(16) Harmonics {
+    Real Y[12];
   };
 
   MessageBonds<Real> in;
@@ -32,7 +36,7 @@ struct MessageForward {
     const std::size_t bonds = static_cast<std::size_t>(t.atoms) * t.batch;
     return device::shared_size<Real>(static_cast<std::size_t>(t.atoms) * t.n_harmonics * t.n_rows * t.channels) +
            device::shared_size<Real>(bonds * (lmax + 1) * t.channels) +
-           device::shared_size<Real>(bonds * t.n_harmonics) + device::shared_size<Real>(bonds * t.n_groups * pitch) +
+           device::shared_size<Real>(bonds * t.n_harmonics) + device::shared_size<Harmonics>(bonds * t.n_groups) +
            device::shared_size<std::int32_t>(bonds);
   }
 
@@ -45,7 +49,7 @@ struct MessageForward {
     Real* T = block.template shared<Real>(t.atoms * n_pairs * t.channels);
     Real* R = block.template shared<Real>(bonds * degrees * t.channels);
     Real* Y = block.template shared<Real>(bonds * t.n_harmonics);
-    Real* grouped = block.template shared<Real>(bonds * t.n_groups * pitch);
+    Harmonics* grouped = block.template shared<Harmonics>(bonds * t.n_groups);
     std::int32_t* neighbors = block.template shared<std::int32_t>(bonds);
 
     for (int pass = 0; pass < t.n_passes; ++pass) {
@@ -60,10 +64,12 @@ struct MessageForward {
           in.template stage_radial<false>(thread, first_atom, first_bond, channel0, R, static_cast<Real*>(nullptr));
         });
         block.each_thread([&](int thread, Private&) {
-          for (int e = thread; e < bonds * t.n_groups * pitch; e += threads) {
-            const int m = e % pitch, group = e / pitch % t.n_groups, bond = e / pitch / t.n_groups;
-            grouped[e] = m < t.group_size(group) && neighbors[bond] >= 0 ? Y[bond * t.n_harmonics + t.first[group] + m]
-                                                                         : Real(0);
+          constexpr int padded = sizeof(Harmonics) / sizeof(Real);
+          for (int e = thread; e < bonds * t.n_groups * padded; e += threads) {
+            const int m = e % padded, group = e / padded % t.n_groups, bond = e / padded / t.n_groups;
+            grouped[bond * t.n_groups + group].Y[m] = m < t.group_size(group) && neighbors[bond] >= 0
+                                                          ? Y[bond * t.n_harmonics + t.first[group] + m]
+                                                          : Real(0);
           }
         });
         block.each_thread([&](int thread, Private& own) {
@@ -86,9 +92,9 @@ struct MessageForward {
             const Real* of_bond = R + bond * degrees * t.channels + channel;
             const Real r0 = of_bond[l[0] * t.channels], r1 = of_bond[l[1] * t.channels],
                        r2 = of_bond[l[2] * t.channels];
-            const Real* y = grouped + (bond * t.n_groups + p.group) * pitch;
+            const Harmonics of_group = grouped[bond * t.n_groups + p.group];
             for (int m = 0; m < lm_tile; ++m) {
-              const Real ry = (m == 0 ? r0 : m < 4 ? r1 : r2) * y[m];
+              const Real ry = (m == 0 ? r0 : m < 4 ? r1 : r2) * of_group.Y[m];
               for (int r = 0; r < rows; ++r) own.sum[m][r] += ry * value[r];
             }
           }
