@@ -17,6 +17,7 @@
 
 #include "grace/error.hpp"
 #include "grace/math/geometry.hpp"
+#include "grace/neighbors_checks.hpp"
 #include "grace/neighbors_grid.hpp"
 #include "grace/parallel.hpp"
 
@@ -24,15 +25,7 @@ namespace grace {
 namespace {
 
 constexpr std::int64_t kAtomsPerTask = 512;  // atoms listed by one thread at a time
-constexpr double kNever = 1e30;              // -kNever: squared cutoff of pairs that are never listed
-constexpr double kMaxCutoff = 1e6;           // A; squares stay far from the limits of float
 constexpr double kFloatEps = 1.0 / (1 << 24);
-
-struct Cutoffs {
-  int n_species = 0;
-  double largest = 0.0;         // A, with skin
-  std::vector<double> squared;  // [n_species][n_species]; pairs that are never listed: -kNever
-};
 
 struct Candidates {
   std::vector<float> x, y, z;       // relative to the tile
@@ -47,22 +40,6 @@ struct Candidates {
     for (auto* v : {&atom, &shift, &species}) v->resize(n);
   }
 };
-
-Cutoffs make_cutoffs(int n_species, const double* pair_cutoffs, double skin) {
-  require(n_species >= 0, "`n_species` must be >= 0, got ", n_species);
-  require(std::isfinite(skin) && skin >= 0.0, "`skin` must be finite and >= 0, got ", skin);
-  Cutoffs cutoffs;
-  cutoffs.n_species = n_species;
-  for (int k = 0; k < n_species * n_species; ++k) {
-    const double cutoff = pair_cutoffs[k];
-    require(std::isfinite(cutoff) && cutoff + skin <= kMaxCutoff, "`pair_cutoffs` must be finite and at most ",
-            kMaxCutoff, " A with skin, got ", cutoff, " for species ", k / n_species, " and ", k % n_species);
-    const double radius = cutoff > 0.0 ? cutoff + skin : 0.0;
-    cutoffs.largest = std::max(cutoffs.largest, radius);
-    cutoffs.squared.push_back(cutoff > 0.0 ? radius * radius : -kNever);
-  }
-  return cutoffs;
-}
 
 // A tile: the atoms of one bin, in a box around them.
 struct Tile {

@@ -5,6 +5,7 @@
 
 #include "grace/math/geometry.hpp"
 #include "grace/neighbors.hpp"
+#include "grace/neighbors_checks.hpp"
 
 namespace grace {
 namespace {
@@ -71,31 +72,34 @@ void pair_vectors(const NeighborList& list, const StructureBatch& batch, double*
 // F^-1, so |d| < rc implies |d0| < (rc + 2 max|u|) / s with s the smallest stretch of F. The list holds every pair with
 // |d0| < rc + skin: it is complete while 2 max|u| <= s (rc + skin) - rc for all cutoffs. A translation of all atoms
 // does not count: u is measured from the middle of its range.
+double allowed_motion(const double* built_cell, const double* cell, const bool* periodic, double smallest_cutoff,
+                      double largest_cutoff, double skin, double* f) {
+  deformation(built_cell, cell, periodic, f);
+  const double stretch = smallest_stretch(f);
+  return stretch * skin - (1.0 - stretch) * (stretch < 1.0 ? largest_cutoff : smallest_cutoff);
+}
+
 bool max_displacement_exceeds(const StructureBatch& built, const double* positions, const double* cells,
                               double smallest_cutoff, double largest_cutoff, double skin) {
   for (int s = 0; s < built.n_structures; ++s) {
     double f[9];
-    deformation(built.cells + 9 * s, cells + 9 * s, built.periodic + 3 * s, f);
-    const double stretch = smallest_stretch(f);
-    const double allowed = stretch * skin - (1.0 - stretch) * (stretch < 1.0 ? largest_cutoff : smallest_cutoff);
-    const auto displacement = [&](std::int64_t i, int k) {
-      const double* r0 = built.positions + 3 * i;
-      return positions[3 * i + k] - (r0[0] * f[k] + r0[1] * f[3 + k] + r0[2] * f[6 + k]);
-    };
+    const double allowed = allowed_motion(built.cells + 9 * s, cells + 9 * s, built.periodic + 3 * s, smallest_cutoff,
+                                          largest_cutoff, skin, f);
     if (!(allowed > 0.0)) return true;
     double middle[3];
     for (int k = 0; k < 3; ++k) {
       double low = std::numeric_limits<double>::infinity(), high = -low;
       for (std::int64_t i = built.first_atom[s]; i < built.first_atom[s + 1]; ++i) {
-        const double u = displacement(i, k);
+        const double u = math::displacement(built.positions + 3 * i, positions + 3 * i, f, k);
         low = std::min(low, u);
         high = std::max(high, u);
       }
       middle[k] = 0.5 * (low + high);
     }
     for (std::int64_t i = built.first_atom[s]; i < built.first_atom[s + 1]; ++i) {
-      const double u[3] = {displacement(i, 0) - middle[0], displacement(i, 1) - middle[1],
-                           displacement(i, 2) - middle[2]};
+      double u[3];
+      for (int k = 0; k < 3; ++k)
+        u[k] = math::displacement(built.positions + 3 * i, positions + 3 * i, f, k) - middle[k];
       if (!(4.0 * math::dot3(u, u) < allowed * allowed)) return true;
     }
   }

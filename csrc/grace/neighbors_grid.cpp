@@ -3,54 +3,28 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <string>
 
-#include "grace/error.hpp"
 #include "grace/math/geometry.hpp"
+#include "grace/neighbors_checks.hpp"
 #include "grace/parallel.hpp"
 
 namespace grace {
 namespace {
 
-constexpr double kMinOrthogonality = 1e-8;  // below this a periodic cell counts as flat
-constexpr double kMaxWrap = 1e9;            // wraps are stored as int32
-constexpr double kAtomsPerBin = 24.0;       // smaller bins test fewer candidates, larger ones share their sorting
-constexpr double kSmallestBin = 0.3;        // edge of a bin / cutoff
+constexpr double kAtomsPerBin = 24.0;  // smaller bins test fewer candidates, larger ones share their sorting
+constexpr double kSmallestBin = 0.3;   // edge of a bin / cutoff
 constexpr double kLargestBin = 1.3;
-constexpr double kBinsPerAtom = 8.0;     // at most, in structures with much vacuum
-constexpr double kMaxCoordinate = 1e12;  // A
+constexpr double kBinsPerAtom = 8.0;  // at most, in structures with much vacuum
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kDoubleEps = std::numeric_limits<double>::epsilon();
-
-std::string structure_name(const StructureBatch& batch, int s) {
-  return batch.n_structures > 1 ? " of structure " + std::to_string(s) : std::string();
-}
 
 // Cell geometry of one structure; heights[3] of the completed cell.
 void set_cell(const StructureBatch& batch, int s, double cutoff, Grid& grid, double* heights) {
   grid.first_atom = batch.first_atom[s];
   grid.n_atoms = batch.first_atom[s + 1] - grid.first_atom;
   grid.cell = batch.cells + 9 * s;
-  for (int k = 0; k < 3; ++k) {
-    grid.periodic[k] = batch.periodic[3 * s + k];
-    const double* row = grid.cell + 3 * k;
-    require(!grid.periodic[k] || math::length3(row) > 0.0, "`cell`", structure_name(batch, s),
-            " has zero length along direction ", k,
-            ", which is periodic; give the lattice vector or set pbc to False there");
-  }
-  double full[9];
-  math::complete_cell(grid.cell, grid.periodic, full);
-  const double orthogonality = math::cell_orthogonality(full);
-  require(orthogonality > kMinOrthogonality, "`cell`", structure_name(batch, s),
-          " has zero volume: its periodic vectors are linearly dependent (volume / product of lengths = ",
-          orthogonality, "); give independent vectors or set pbc to False");
-  math::cell_inverse(full, grid.inverse);
-  math::cell_heights(grid.inverse, heights);
-  for (int k = 0; k < 3; ++k) {
-    require(!grid.periodic[k] || math::image_bound(heights[k], cutoff) <= kMaxShift, "`cell`", structure_name(batch, s),
-            " has a height of ", heights[k], " A along direction ", k, ", too small for a cutoff of ", cutoff,
-            " A: more than ", kMaxShift, " images would be needed; use a larger or less skewed cell");
-  }
+  std::copy_n(batch.periodic + 3 * s, 3, grid.periodic);
+  complete_frame(batch, s, cutoff, grid.inverse, heights);
 }
 
 // Wrapped position and wrap of every atom; fractional[n_atoms][3] of the wrapped position.
@@ -60,25 +34,9 @@ void wrap_atoms(const StructureBatch& batch, int s, Grid& grid, std::int32_t* wr
     for (std::int64_t local = begin; local < end; ++local) {
       const std::int64_t i = grid.first_atom + local;
       const double* r = batch.positions + 3 * i;
-      std::int32_t* n = wrap + 3 * i;
-      double* w = wrapped + 3 * i;
-      double* f = fractional + 3 * i;
-      n[0] = n[1] = n[2] = 0;
-      // One turn wraps; a second one repairs the rounding of the first for atoms that are far outside.
-      for (int turn = 0;; ++turn) {
-        math::wrapped_position(r, n, grid.cell, w);
-        bool inside = true;
-        for (int k = 0; k < 3; ++k) {
-          f[k] = w[0] * grid.inverse[k] + w[1] * grid.inverse[3 + k] + w[2] * grid.inverse[6 + k];
-          if (!grid.periodic[k] || turn == 2) continue;
-          const double whole = std::floor(f[k]);
-          require(std::fabs(n[k] + whole) < kMaxWrap, "`positions` of atom ", local, structure_name(batch, s), " are ",
-                  std::fabs(whole), " cells outside the cell along direction ", k, "; wrap them first");
-          inside = inside && whole == 0.0;
-          n[k] += static_cast<std::int32_t>(whole);
-        }
-        if (inside) break;
-      }
+      const int outside = math::wrap_into_cell(r, grid.cell, grid.inverse, grid.periodic, wrap + 3 * i, wrapped + 3 * i,
+                                               fractional + 3 * i);
+      if (outside >= 0) report_far_outside(batch, s, local, outside, fractional[3 * i + outside]);
     }
   });
 }
@@ -192,29 +150,10 @@ void sort_into_bins(const StructureBatch& batch, const Grid& grid, int n_species
 }  // namespace
 
 void check_batch(const StructureBatch& batch, int n_species) {
-  require(batch.n_structures >= 0, "`n_structures` must be >= 0, got ", batch.n_structures);
-  if (batch.n_structures == 0) return;
-  require(batch.first_atom != nullptr && batch.first_atom[0] == 0, "`first_atom` must start with 0");
-  for (int s = 0; s < batch.n_structures; ++s) {
-    const std::int64_t begin = batch.first_atom[s], end = batch.first_atom[s + 1];
-    require(begin <= end, "`first_atom` must not decrease, got ", begin, " then ", end, " at structure ", s);
-    require(end < std::numeric_limits<std::int32_t>::max(), "a batch holds at most 2147483646 atoms, got ", end,
-            "; split the batch");
-    for (std::int64_t i = begin; i < end; ++i) {
-      const double* r = batch.positions + 3 * i;
-      require(std::isfinite(r[0]) && std::isfinite(r[1]) && std::isfinite(r[2]), "`positions` of atom ", i - begin,
-              structure_name(batch, s), " are not finite (", r[0], ", ", r[1], ", ", r[2],
-              "); remove the atom or repair its coordinates");
-      require(std::max({std::fabs(r[0]), std::fabs(r[1]), std::fabs(r[2])}) <= kMaxCoordinate, "`positions` of atom ",
-              i - begin, structure_name(batch, s), " are beyond ", kMaxCoordinate,
-              " A; remove the atom or repair its coordinates");
-      require(batch.species[i] >= 0 && batch.species[i] < n_species, "`species` of atom ", i - begin,
-              structure_name(batch, s), " is ", batch.species[i], ", must be in [0, ", n_species, ")");
-    }
-    for (int k = 0; k < 9; ++k)
-      require(std::isfinite(batch.cells[9 * s + k]), "`cell`", structure_name(batch, s),
-              " has a value that is not finite");
-  }
+  check_structures(batch);
+  for (int s = 0; s < batch.n_structures; ++s)
+    for (std::int64_t i = batch.first_atom[s]; i < batch.first_atom[s + 1]; ++i)
+      check_atom(batch, s, i - batch.first_atom[s], batch.positions + 3 * i, batch.species[i], n_species);
 }
 
 std::vector<Grid> make_grids(const StructureBatch& batch, int n_species, double cutoff, int n_threads,

@@ -8,8 +8,6 @@
 
 namespace grace {
 
-constexpr int kMaxShift = 511;  // of a packed image
-
 // Everything about one structure that the search needs.
 struct Grid {
   std::int64_t first_atom = 0;

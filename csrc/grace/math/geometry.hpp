@@ -103,5 +103,31 @@ GRACE_HD GRACE_FORCEINLINE void wrapped_position(const double* r, const int* n, 
   for (int x = 0; x < 3; ++x) out[x] = r[x] - (n[0] * cell[x] + n[1] * cell[3 + x] + n[2] * cell[6 + x]);
 }
 
+// Wraps n[3] that bring r into the cell along its periodic directions, the wrapped position and its fractional
+// coordinates; inverse: of the completed cell. Returns -1, or the direction along which r is 1e9 cells outside or more.
+GRACE_HD GRACE_FORCEINLINE int wrap_into_cell(const double* r, const double* cell, const double* inverse,
+                                              const bool* periodic, int* n, double* wrapped, double* fractional) {
+  n[0] = n[1] = n[2] = 0;
+  // One turn wraps; a second one repairs the rounding of the first for atoms that are far outside.
+  for (int turn = 0;; ++turn) {
+    wrapped_position(r, n, cell, wrapped);
+    bool inside = true;
+    for (int k = 0; k < 3; ++k) {
+      fractional[k] = wrapped[0] * inverse[k] + wrapped[1] * inverse[3 + k] + wrapped[2] * inverse[6 + k];
+      if (!periodic[k] || turn == 2) continue;
+      const double whole = std::floor(fractional[k]);
+      if (!(std::fabs(n[k] + whole) < 1e9)) return k;
+      inside = inside && whole == 0.0;
+      n[k] += static_cast<int>(whole);
+    }
+    if (inside) return -1;
+  }
+}
+
+// Component k of r - r0 F: what is left of a displacement after the affine map F.
+GRACE_HD GRACE_FORCEINLINE double displacement(const double* r0, const double* r, const double* f, int k) {
+  return r[k] - (r0[0] * f[k] + r0[1] * f[3 + k] + r0[2] * f[6 + k]);
+}
+
 }  // namespace GRACE_ISA
 }  // namespace grace::math
