@@ -17,7 +17,7 @@ struct Bonds {
   double* distance = nullptr;        // d = sqrt(|r|^2 + 1e-10), A
   double* inverse_cutoff = nullptr;  // 1 / rc(pair), 1/A
   Real* direction = nullptr;         // [3][capacity] u
-  std::int32_t* interval = nullptr;  // of the radial table
+  std::int32_t* interval = nullptr;  // of the radial table; -1: slot not in use
   Real* table_t = nullptr;           // argument in the interval
   Real* table_y = nullptr;           // 1 - x
   double* gradient = nullptr;        // [3][capacity] dE/dr_ij of this layer, eV/A
@@ -25,7 +25,8 @@ struct Bonds {
   Real* radial_slope = nullptr;
 };
 
-// Memory of the bonds of chunks with up to n_atoms atoms and n_slots slots.
+// Memory of the bonds of chunks with up to n_atoms atoms and n_slots slots. It only grows, and addresses stay as they
+// are unless it does: recorded launches hold them.
 template <class Device, class Real>
 class BondStorage {
  public:
@@ -39,6 +40,9 @@ class BondStorage {
   device::Buffer<Device, double> doubles_;
   device::Buffer<Device, Real> reals_;
   Bonds<Real> bonds_;
+  int atoms_ = 0;
+  std::int64_t slots_ = 0;
+  int exact_width_ = 0;  // numbers per bond of the exact network, 0 with tables
 };
 
 // Compacts the neighbour rows to bonds, in row order, and clears their gradients; locates them in the radial table, or

@@ -24,8 +24,10 @@ struct RadialFunctions {
 
   // Where the coefficients of function (l, channel) on the bond's interval start; they are `stride` apart.
   GRACE_DEVICE const Real* series(std::int64_t slot, int l, int channel) const {
-    return coefficients + static_cast<std::int64_t>(interval[slot]) * n_coefficients * width +
-           l * n_coefficients * stride + channel;
+    return series_of(interval[slot], l, channel);
+  }
+  GRACE_DEVICE const Real* series_of(std::int32_t k, int l, int channel) const {
+    return coefficients + static_cast<std::int64_t>(k) * n_coefficients * width + l * n_coefficients * stride + channel;
   }
 
   // R_l,channel of the bond in a slot: y^3 sum_d c_d t^d.
@@ -53,7 +55,13 @@ struct RadialFunctions {
       derivative = derivative * t + sum;
       sum = sum * t + c[d * stride];
     }
-    const Real rate = interval[slot] < inner ? inner_rate : outer_rate;
+    value_and_slope_of(interval[slot], y, sum, derivative, value, slope);
+  }
+
+  // The same from the sum_d and its derivative.
+  GRACE_DEVICE void value_and_slope_of(std::int32_t k, Real y, Real sum, Real derivative, Real& value,
+                                       Real& slope) const {
+    const Real rate = k < inner ? inner_rate : outer_rate;
     value = sum * (y * y * y);
     slope = y * y * (y * rate * derivative - Real(3) * sum);
   }
