@@ -26,7 +26,7 @@ Device resolve_device(Device wanted) {
 
 std::unique_ptr<Evaluator> make_evaluator(ModelSpec model, const EvaluatorOptions& options) {
   require(options.n_threads >= 0, "`n_threads` must be >= 0 (0 = all available), got ", options.n_threads);
-  require(options.chunk >= 0, "`chunk` must be >= 0 (0 = automatic), got ", options.chunk);
+  require(options.chunk >= 0, "`chunksize` must be >= 0 (0 = automatic), got ", options.chunk);
   EvaluatorOptions chosen = options;
   chosen.device = resolve_device(options.device);
   if (chosen.precision == Precision::automatic)

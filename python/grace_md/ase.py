@@ -47,7 +47,10 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
     skin : float
         Angstrom added to the cutoffs of the neighbour list, which is reused until atoms moved too far.
     deterministic : bool
-        On a GPU: the same bits in every run, for a little time. The CPU always does so, for one number of threads.
+        On a GPU: the same bits in every run and for every `chunksize`, for a little time. The CPU always does so, for
+        one number of threads.
+    chunksize : int
+        Atoms that share the work space at a time; changes memory and speed only. 0: chosen by the core.
 
     Only what ASE asks for is computed: an energy alone does without the cost of forces.
 
@@ -75,6 +78,7 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
         threads: int = 0,
         skin: float = 0.5,
         deterministic: bool = False,
+        chunksize: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,6 +88,7 @@ class GraceCalculator(Calculator):  # type: ignore[misc]
             "radial": radial,
             "device": device,
             "n_threads": threads,
+            "chunk": chunksize,
             "deterministic": deterministic,
         }
         self._threads = threads

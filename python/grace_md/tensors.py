@@ -37,7 +37,7 @@ class TensorEvaluator:
         Elements of the model that occur, in the order that `species` counts them; default: all, in the model's order.
     device : "auto" | "cuda" | "cuda:N"
         As for GraceCalculator, but a CPU is refused: GraceCalculator is the way there.
-    precision, radial, deterministic
+    precision, radial, deterministic, chunksize
         As for GraceCalculator.
     skin : float
         Angstrom added to the cutoffs of the neighbour list, which is reused until atoms moved too far.
@@ -57,6 +57,7 @@ class TensorEvaluator:
         radial: str = "table",
         skin: float = 0.5,
         deterministic: bool = False,
+        chunksize: int = 0,
     ) -> None:
         import torch  # noqa: PLC0415 - an optional package
 
@@ -69,7 +70,12 @@ class TensorEvaluator:
         self.elements = list(self._spec.elements)
         self._skin = skin
         self._evaluator = Evaluator(
-            self._spec, precision=precision, radial=radial, device=self.device, deterministic=deterministic
+            self._spec,
+            precision=precision,
+            radial=radial,
+            device=self.device,
+            chunk=chunksize,
+            deterministic=deterministic,
         )
         kind, index = self.device.split(":")
         # The emulated device (tests) computes in ordinary memory.

@@ -175,5 +175,5 @@ def test_arrays_of_wrong_shape() -> None:
 
 
 def test_negative_chunk() -> None:
-    with pytest.raises(ValueError, match=r"`chunk` must be >= 0 .* got -3"):
+    with pytest.raises(ValueError, match=r"`chunksize` must be >= 0 .* got -3"):
         Evaluator(ModelSpec(tiny("tiny_1l")), chunk=-3)

@@ -1,5 +1,7 @@
 #include "grace/device/cuda_context.cuh"
 
+#include "grace/device/failure.hpp"
+
 namespace grace::device {
 namespace {
 
@@ -44,9 +46,7 @@ void CudaErrors::fail(cudaError_t error, const char* doing) {
   cudaGetLastError();
   if (again == cudaSuccess || again == cudaErrorStreamCaptureUnsupported || again == cudaErrorStreamCaptureInvalidated)
     throw Error("internal error: " + std::string(doing) + " failed on " + device_ + ": " + name);
-  lost_ = "GPU failure on " + device_ + " in " +
-          (kernel_ != nullptr ? "or before kernel " + std::string(kernel_) : doing) + ": " + name +
-          "; the GPU's state is lost, restart the run from its last restart file";
+  lost_ = device_lost(device_, kernel_, doing, name);
   throw Error(lost_);
 }
 

@@ -4,24 +4,17 @@
 
 #include <algorithm>
 #include <map>
-#include <sstream>
 
 #include "grace/device/cuda_context.cuh"
 #include "grace/device/cuda_probe.hpp"
 #include "grace/device/cuda_replay.cuh"
 #include "grace/device/cuda_staging.cuh"
+#include "grace/device/failure.hpp"
 
 namespace grace::device {
 namespace {
 
 constexpr std::size_t shared_bytes_without_asking = 48 * 1024;
-
-std::string gigabytes(std::size_t bytes) {
-  std::ostringstream text;
-  text.precision(3);
-  text << static_cast<double>(bytes) / 1e9 << " GB";
-  return text.str();
-}
 
 }  // namespace
 
@@ -102,8 +95,7 @@ void* CudaDevice::allocate(std::size_t bytes, const char* what) {
   const cudaError_t error = cudaMalloc(&memory, std::max<std::size_t>(bytes, 1));
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw Error("out of GPU memory: " + std::string(what) + " need " + gigabytes(bytes) + ", " + s.errors.device() +
-                " has " + gigabytes(free_bytes()) + " free; lower chunksize (or use more ranks)");
+    throw Error(out_of_memory(what, bytes, s.errors.device(), free_bytes()));
   }
   s.errors.check(error, "allocating memory");
   s.sizes[memory] = bytes;

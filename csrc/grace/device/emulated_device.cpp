@@ -1,19 +1,39 @@
 #include "grace/device/emulated_device.hpp"
 
+#include <cstdlib>
 #include <new>
 
+#include "grace/device/failure.hpp"
+
 namespace grace::device {
+namespace {
+
+constexpr std::size_t plenty = std::size_t{1} << 40;
+
+std::string environment(const char* name) {
+  const char* word = std::getenv(name);
+  return word != nullptr ? word : "";
+}
+
+}  // namespace
 
 EmulatedDevice::EmulatedDevice(std::uint64_t seed, std::size_t memory_bytes)
-    : seed_(seed), random_(static_cast<std::mt19937::result_type>(seed)), memory_bytes_(memory_bytes) {}
+    : seed_(seed),
+      random_(static_cast<std::mt19937::result_type>(seed)),
+      memory_bytes_(memory_bytes),
+      fails_in_(environment("GRACE_MD_EMULATED_FAILURE")) {
+  if (memory_bytes_ > 0) return;
+  const std::string bytes = environment("GRACE_MD_EMULATED_MEMORY");
+  memory_bytes_ = bytes.empty() ? plenty : std::strtoull(bytes.c_str(), nullptr, 10);
+}
 
 EmulatedDevice::~EmulatedDevice() {
   for (const auto& [memory, bytes] : sizes_) ::operator delete(memory, std::align_val_t(256));
 }
 
 void* EmulatedDevice::allocate(std::size_t bytes, const char* what) {
-  require(bytes <= free_bytes(), "out of device memory: ", what, " need ", bytes / 1.0e9,
-          " GB, the emulated device has ", free_bytes() / 1.0e9, " GB free");
+  require_usable();
+  if (bytes > free_bytes()) throw Error(out_of_memory(what, bytes, name(), free_bytes()));
   void* memory = ::operator new(bytes > 0 ? bytes : 1, std::align_val_t(256));
   std::memset(memory, 0xff, bytes);
   sizes_[memory] = bytes;
@@ -27,6 +47,13 @@ void EmulatedDevice::release(void* memory) {
   allocated_ -= found->second;
   sizes_.erase(found);
   ::operator delete(memory, std::align_val_t(256));
+}
+
+void EmulatedDevice::synchronize() {
+  require_usable();
+  if (failed_in_ == nullptr) return;
+  lost_ = device_lost(name(), failed_in_, "waiting for the GPU", "a failure made for a test");
+  throw Error(lost_);
 }
 
 std::vector<KernelTime> EmulatedDevice::profile() const {

@@ -26,7 +26,9 @@ class EmulatedDevice {
  public:
   static constexpr std::size_t max_shared_bytes = 227 * 1024;  // of a block on the GPUs this code is written for
 
-  explicit EmulatedDevice(std::uint64_t seed, std::size_t memory_bytes = std::size_t{1} << 40);
+  // The environment variable GRACE_MD_EMULATED_MEMORY (bytes) bounds the memory of devices without `memory_bytes`, and
+  // GRACE_MD_EMULATED_FAILURE names a kernel that destroys the device: for tests of what is said then.
+  explicit EmulatedDevice(std::uint64_t seed, std::size_t memory_bytes = 0);
   ~EmulatedDevice();
   EmulatedDevice(const EmulatedDevice&) = delete;
   EmulatedDevice& operator=(const EmulatedDevice&) = delete;
@@ -44,15 +46,17 @@ class EmulatedDevice {
   void upload(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
   void download(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
   void copy(void* to, const void* from, std::size_t bytes) {
+    require_usable();
     if (bytes > 0) std::memcpy(to, from, bytes);
   }
   void fill_zero(void* to, std::size_t bytes) {
+    require_usable();
     if (bytes > 0) std::memset(to, 0, bytes);
   }
-  void synchronize() {}
+  void synchronize();  // as on a GPU, failures of kernels come to light here
 
   // Stream of the following calls (a cudaStream_t on a GPU); nullptr: the device's own.
-  void use_stream(void*) {}
+  void use_stream(void*) { require_usable(); }
 
   // Runs `work` (launches, copies and fills on the device only). A GPU may record it under `key` and replay the record
   // when the same key comes again, so that everything `work` does must be determined by the key.
@@ -80,9 +84,16 @@ class EmulatedDevice {
     return list;
   }
 
+  void require_usable() const {
+    if (!lost_.empty()) throw Error(lost_);
+  }
+
   std::uint64_t seed_;
   std::mt19937 random_;
   std::size_t memory_bytes_;
+  std::string fails_in_;             // kernel
+  const char* failed_in_ = nullptr;  // the same once it was launched
+  std::string lost_;
   std::size_t allocated_ = 0;
   std::map<void*, std::size_t> sizes_;
   std::map<std::string, std::int64_t> launches_;
@@ -135,8 +146,10 @@ template <class Kernel>
 void EmulatedDevice::launch(const Kernel& kernel, Grid grid, std::size_t shared_bytes) {
   require(grid.y <= 65535 && shared_bytes <= max_shared_bytes && Kernel::threads <= 1024,
           "internal error: launch limits exceeded by kernel ", Kernel::name);
+  require_usable();
   if (grid.x == 0 || grid.y == 0) return;
   ++launches_[Kernel::name];
+  if (!fails_in_.empty() && fails_in_ == Kernel::name) failed_in_ = Kernel::name;
   for (int b : order(static_cast<int>(grid.x * grid.y))) {
     Block<typename Kernel::Private> block(*this, b % grid.x, b / grid.x, Kernel::threads, shared_bytes);
     kernel(block);

@@ -34,15 +34,24 @@ class BondStorage {
   bool reserve(int n_atoms, std::int64_t n_slots, const RadialPlan<Real>& radial);  // true when memory moved
   Bonds<Real> bonds() { return bonds_; }
   std::size_t bytes() const;
+  std::size_t bytes_for(int n_atoms, std::int64_t n_slots, const RadialPlan<Real>& radial) const;  // after reserve()
 
  private:
   device::Buffer<Device, std::int32_t> integers_;
   device::Buffer<Device, double> doubles_;
   device::Buffer<Device, Real> reals_;
+  struct Size {
+    int atoms = 0;
+    std::int64_t slots = 0;
+    int exact_width = 0;  // numbers per bond of the exact network, 0 with tables
+    std::size_t integers() const { return 3 * slots + atoms; }
+    std::size_t doubles() const { return 8 * slots; }
+    std::size_t reals() const { return (5 + 2 * std::int64_t{exact_width}) * slots; }
+  };
+  Size size_for(int n_atoms, std::int64_t n_slots, const RadialPlan<Real>& radial) const;
+
   Bonds<Real> bonds_;
-  int atoms_ = 0;
-  std::int64_t slots_ = 0;
-  int exact_width_ = 0;  // numbers per bond of the exact network, 0 with tables
+  Size size_;
 };
 
 // Compacts the neighbour rows to bonds, in row order, and clears their gradients; locates them in the radial table, or

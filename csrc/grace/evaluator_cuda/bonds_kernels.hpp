@@ -170,18 +170,27 @@ BondStorage<Device, Real>::BondStorage(Device& device)
     : integers_(device, "the bonds"), doubles_(device, "the bonds"), reals_(device, "the bonds") {}
 
 template <class Device, class Real>
-bool BondStorage<Device, Real>::reserve(int n_atoms, std::int64_t n_slots, const RadialPlan<Real>& radial) {
-  const int exact_width = radial.n_intervals > 0 ? 0 : radial.width;
-  if (bonds_.count != nullptr && n_atoms <= atoms_ && n_slots <= slots_ && exact_width <= exact_width_) return false;
-  atoms_ = std::max({atoms_, n_atoms, 1});
-  exact_width_ = std::max(exact_width_, exact_width);
+typename BondStorage<Device, Real>::Size BondStorage<Device, Real>::size_for(int n_atoms, std::int64_t n_slots,
+                                                                             const RadialPlan<Real>& radial) const {
+  Size size;
+  size.atoms = std::max({size_.atoms, n_atoms, 1});
+  size.exact_width = std::max(size_.exact_width, radial.n_intervals > 0 ? 0 : radial.width);
   // A fifth more than asked for, because slots change from list to list; whole vectors between components.
-  if (n_slots > slots_ || bonds_.count == nullptr)
-    slots_ = (std::max<std::int64_t>(n_slots + n_slots / 5, 1) + 7) / 8 * 8;
-  const std::int64_t c = slots_;
-  integers_.reserve(3 * c + atoms_);
-  doubles_.reserve(8 * c);
-  reals_.reserve((5 + 2 * std::int64_t{exact_width_}) * c);
+  const bool fits = n_slots <= size_.slots && size_.slots > 0;
+  size.slots = fits ? size_.slots : (std::max<std::int64_t>(n_slots + n_slots / 5, 1) + 7) / 8 * 8;
+  return size;
+}
+
+template <class Device, class Real>
+bool BondStorage<Device, Real>::reserve(int n_atoms, std::int64_t n_slots, const RadialPlan<Real>& radial) {
+  const Size size = size_for(n_atoms, n_slots, radial);
+  if (size.atoms == size_.atoms && size.slots == size_.slots && size.exact_width == size_.exact_width) return false;
+  const std::int64_t c = size.slots, exact_width = size.exact_width;
+  size_ = Size();  // should the memory not suffice
+  integers_.reserve(size.integers());
+  doubles_.reserve(size.doubles());
+  reals_.reserve(size.reals());
+  size_ = size;
   bonds_.capacity = c;
   bonds_.neighbor = integers_.data();
   bonds_.species = bonds_.neighbor + c;
@@ -194,9 +203,9 @@ bool BondStorage<Device, Real>::reserve(int n_atoms, std::int64_t n_slots, const
   bonds_.direction = reals_.data();
   bonds_.table_t = bonds_.direction + 3 * c;
   bonds_.table_y = bonds_.table_t + c;
-  if (exact_width_ > 0) {
+  if (exact_width > 0) {
     bonds_.radial = bonds_.table_y + c;
-    bonds_.radial_slope = bonds_.radial + exact_width_ * c;
+    bonds_.radial_slope = bonds_.radial + exact_width * c;
   }
   return true;
 }
@@ -204,6 +213,13 @@ bool BondStorage<Device, Real>::reserve(int n_atoms, std::int64_t n_slots, const
 template <class Device, class Real>
 std::size_t BondStorage<Device, Real>::bytes() const {
   return integers_.size() * sizeof(std::int32_t) + doubles_.size() * sizeof(double) + reals_.size() * sizeof(Real);
+}
+
+template <class Device, class Real>
+std::size_t BondStorage<Device, Real>::bytes_for(int n_atoms, std::int64_t n_slots,
+                                                 const RadialPlan<Real>& radial) const {
+  const Size size = size_for(n_atoms, n_slots, radial);
+  return size.integers() * sizeof(std::int32_t) + size.doubles() * sizeof(double) + size.reals() * sizeof(Real);
 }
 
 }  // namespace grace::gpu

@@ -66,7 +66,12 @@ class DeviceEvaluator final : public Evaluator {
   std::vector<std::int32_t> message_centers(const std::vector<std::int32_t>& wanted);
   void set_chunks(Chunks& chunks, const std::vector<std::int32_t>& centers);
   void schedule();
+
+  // ---- memory (device_evaluator_memory.hpp)
   void reserve();
+  void reserve_atoms();
+  void reserve_chunk();
+  void require_room(int atoms, std::size_t whole, std::size_t missing, std::size_t given_back) const;
   void clear_sums();
   std::uint64_t replay_key() const;
 

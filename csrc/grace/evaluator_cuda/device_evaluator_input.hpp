@@ -46,9 +46,10 @@ void DeviceEvaluator<Device, Real>::load_atoms() {
   if (species != species_) {
     rows_changed_ = true;  // chunks are sorted by element
     if (!uniform_cutoffs_) listed_centers_ = -1;
-    species_ = std::move(species);
+    species_.clear();  // should the memory not suffice
     if (device_species_.reserve_roomy(n)) ++epoch_;
-    device_.upload(device_species_.data(), species_.data(), n * sizeof(std::int32_t));
+    device_.upload(device_species_.data(), species.data(), n * sizeof(std::int32_t));
+    species_ = std::move(species);
   }
   frame_.species = device_species_.data();
   if (g.space == MemorySpace::device) {
@@ -254,102 +255,6 @@ void DeviceEvaluator<Device, Real>::schedule() {
   selection_ = std::move(selection);
   selected_ = g.selection != nullptr;
   rows_changed_ = false;
-}
-
-// All memory of the step, so that nothing is allocated while it runs.
-template <class Device, class Real>
-void DeviceEvaluator<Device, Real>::reserve() {
-  const Geometry& g = *geometry_;
-  const Schedule& first = chunks_differ_ ? first_chunks_.host : chunks_.host;
-  const int atoms = std::max(chunks_.host.most_atoms, first.most_atoms);
-  const std::int64_t slots = std::max(chunks_.host.most_slots, first.most_slots);
-  bool moved = false;
-  std::size_t arena = 0, block = 0;
-  for (const LayerPlan<Real>& layer : plan_.layers) {
-    moved |= bonds_.reserve(atoms, slots, layer.radial);
-    arena = std::max(arena, layer.arena_per_atom);
-    block = std::max(block, layer.block_per_atom);
-  }
-  moved |= values_.reserve(arena * atoms);
-  moved |= block_.reserve(block * atoms);
-  if (adjoint()) moved |= gradients_.reserve(arena * atoms);
-  const std::size_t n = g.n_atoms, n_densities = plan_.readout.n_densities;
-  keep_first_ = false;
-  if (plan_.layers.size() > 1) {
-    keep_first_ = adjoint() && !chunks_differ_ && chunks_.host.n_chunks() == 1;
-    if (keep_first_) moved |= first_values_.reserve(plan_.layers[0].arena_per_atom * atoms);
-    const std::size_t numbers = (g.owner != nullptr ? g.n_centers : n) * static_cast<std::size_t>(message_width());
-    moved |= message_.reserve_roomy(numbers);
-    moved |= densities_.reserve_roomy(g.n_centers * n_densities);
-    if (adjoint()) {
-      moved |= message_gradient_.reserve_roomy(numbers);
-      if (options_.deterministic) moved |= message_sums_.reserve_roomy(numbers);
-      moved |= density_gradients_.reserve_roomy(g.n_centers * n_densities);
-    }
-  }
-  moved |= flags_.reserve(1);
-  moved |= closest_.reserve(1);
-  if (g.space == MemorySpace::host) moved |= energies_.reserve_roomy(g.n_centers);
-  if (adjoint()) {
-    moved |= forces_.reserve_roomy(3 * n);
-    if (options_.deterministic) moved |= finished_.reserve_roomy(9 * n);
-    if (results_->virial != nullptr) {
-      moved |= center_virial_.reserve_roomy(9 * g.n_centers);
-      moved |= partial_virial_.reserve_roomy(9 * (host_pieces_.size() + g.n_structures));
-    }
-    if (results_->atom_virial != nullptr) moved |= atom_virial_.reserve_roomy(9 * n);
-    if (results_->centroid_virial != nullptr) moved |= centroid_virial_.reserve_roomy(9 * n);
-  }
-  if (moved) ++epoch_;
-}
-
-template <class Device, class Real>
-void DeviceEvaluator<Device, Real>::clear_sums() {
-  const Geometry& g = *geometry_;
-  const std::size_t n = g.n_atoms;
-  constexpr double force_scale = 68719476736.0, message_scale = 1099511627776.0;  // 2^36, 2^40
-  auto sum = [&](Buffer<double>& buffer, std::size_t size) {
-    device_.fill_zero(buffer.data(), size * sizeof(double));
-    return device::AtomicSum<double>{buffer.data(), options_.deterministic, force_scale};
-  };
-  const StepFlags flags;
-  device_.upload(flags_.data(), &flags, sizeof(flags));
-  sums_ = ForceSums();
-  if (!adjoint()) return;
-  sums_.forces = sum(forces_, 3 * n);
-  if (results_->virial != nullptr) {
-    device_.fill_zero(center_virial_.data(), 9 * g.n_centers * sizeof(double));
-    sums_.center_virial = center_virial_.data();
-  }
-  if (results_->atom_virial != nullptr) sums_.atom_virial = sum(atom_virial_, 9 * n);
-  if (results_->centroid_virial != nullptr) sums_.centroid_virial = sum(centroid_virial_, 9 * n);
-  if (plan_.layers.size() == 1) return;
-  message_sum_ = {options_.deterministic ? static_cast<void*>(message_sums_.data()) : message_gradient_.data(),
-                  options_.deterministic, message_scale};
-}
-
-// Everything that the launches of a step depend on.
-template <class Device, class Real>
-std::uint64_t DeviceEvaluator<Device, Real>::replay_key() const {
-  std::uint64_t key = 1469598103934665603u;
-  auto mix = [&](std::uint64_t value) { key = (key ^ value) * 1099511628211u; };
-  auto address = [](const void* pointer) {
-    return static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(pointer));
-  };
-  mix(epoch_);
-  for (const void* pointer :
-       {static_cast<const void*>(frame_.positions), static_cast<const void*>(frame_.species),
-        static_cast<const void*>(frame_.first), static_cast<const void*>(frame_.neighbor),
-        static_cast<const void*>(frame_.shift), static_cast<const void*>(frame_.cells),
-        static_cast<const void*>(frame_.structure), static_cast<const void*>(frame_.owner),
-        static_cast<const void*>(sums_.forces.data), static_cast<const void*>(sums_.center_virial),
-        static_cast<const void*>(sums_.atom_virial.data), static_cast<const void*>(sums_.centroid_virial.data),
-        static_cast<const void*>(geometry_->space == MemorySpace::device ? results_->energies : nullptr)})
-    mix(address(pointer));
-  mix(static_cast<std::uint64_t>(geometry_->n_atoms));
-  mix(static_cast<std::uint64_t>(geometry_->n_centers));
-  mix(static_cast<std::uint64_t>(geometry_->n_structures));
-  return key;
 }
 
 }  // namespace grace::gpu

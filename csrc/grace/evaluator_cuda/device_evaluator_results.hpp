@@ -10,11 +10,13 @@
 #include "grace/error.hpp"
 #include "grace/evaluator_cuda/device_evaluator.hpp"
 #include "grace/evaluator_cuda/device_evaluator_input.hpp"
+#include "grace/evaluator_cuda/device_evaluator_memory.hpp"
 #include "grace/evaluator_cuda/device_evaluator_passes.hpp"
 
 namespace grace::gpu {
 
 constexpr int default_chunk = 4096;
+constexpr int largest_chunk = 1 << 20;  // larger ones gain nothing, and some counts of a chunk are 32-bit integers
 // Product rows of a chunk: few launches, and mostly in the L2 cache when they are read.
 constexpr std::size_t block_bytes = 48u << 20;
 
@@ -24,7 +26,7 @@ DeviceEvaluator<Device, Real>::DeviceEvaluator(ModelSpec model, const EvaluatorO
       options_(options),
       device_(options.device.index),
       memory_(device_),
-      chunk_atoms_(options.chunk > 0 ? options.chunk : default_chunk),
+      chunk_atoms_(options.chunk > 0 ? std::min(options.chunk, largest_chunk) : default_chunk),
       plan_(make_plan<Real>(spec_, options.radial, block_bytes / std::max(chunk_atoms_, 512), memory_)),
       list_(device_),
       raw_positions_(device_, "the positions"),
