@@ -10,6 +10,10 @@
 
 namespace grace::gpu {
 
+// Units of sums in fixed point (option `deterministic`), per eV and A.
+constexpr double force_scale = 68719476736.0;      // 2^36
+constexpr double message_scale = 1099511627776.0;  // 2^40
+
 // All memory of the step, so that nothing is allocated while it runs. What belongs to the atoms of the system comes
 // first: what is left bounds the chunk.
 template <class Device, class Real>
@@ -105,7 +109,6 @@ template <class Device, class Real>
 void DeviceEvaluator<Device, Real>::clear_sums() {
   const Geometry& g = *geometry_;
   const std::size_t n = g.n_atoms;
-  constexpr double force_scale = 68719476736.0, message_scale = 1099511627776.0;  // 2^36, 2^40
   auto sum = [&](Buffer<double>& buffer, std::size_t size) {
     device_.fill_zero(buffer.data(), size * sizeof(double));
     return device::AtomicSum<double>{buffer.data(), options_.deterministic, force_scale};
