@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
-from coupling_tables import CouplingTable, Tensor, couple
 from generate_test_models import SCALARS, Keep, Model, both_parities, finish_two_layers, natural
+
+from grace_md import GraceModel
+from grace_md.couplings import CouplingTable, Tensor, couple
 
 ELEMENTS = ["O", "Si", "Al", "Fe", "Ca", "Na", "Mg", "K", "Ti"]
 CUTOFF = 6.0  # A
@@ -258,6 +261,22 @@ def table_sizes(arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[int, int]]:
         if f"{prefix}_cg_coeff" in arrays:
             sizes[name] = (int(np.ravel(arrays[f"{prefix}_n_output_funcs"])[0]), len(arrays[f"{prefix}_cg_coeff"]))
     return sizes
+
+
+def load(names: Iterable[str], folder: Path | None = None) -> dict[str, GraceModel]:
+    """Return generated presets by name, or every readable weight file of a folder (*.npz and */model.npz)."""
+    if folder is None:
+        return {name: GraceModel(build(name), name) for name in names}
+    found = {}
+    for path in sorted([*folder.glob("*.npz"), *folder.glob("*/model.npz")]):
+        name = path.parent.name if path.name == "model.npz" else path.stem
+        try:
+            found[name] = GraceModel.load(path)
+        except ValueError as error:
+            print(f"{name} is left out: {error}")
+    if not found:
+        raise SystemExit(f"`--models-from` {folder} holds neither *.npz nor */model.npz that can be read.")
+    return found
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ BELOW = {
     "reference": {"reference_formulas", "reference_stages"},
     "weights": set(),
     "data": set(),
+    "couplings": set(),
     "periodic_table": set(),
     "model": {"_core", "weights"},
     "neighbors": {"_core", "model"},

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check that every coupling table of a GRACE weight file follows the rule of `coupling_tables.py`.
+"""Check that every coupling table of a GRACE weight file follows the rule of `grace_md.couplings`.
 
     python tools/check_coupling_tables.py model.npz [...]
 
@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from coupling_tables import real_coupling
 from numpy.typing import NDArray
+
+from grace_md.couplings import real_coupling
 
 Rows = list[list[int]]  # rows of each group of a tensor
 Arrays = Mapping[str, NDArray[Any]]

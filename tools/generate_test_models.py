@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coupling_tables import Tensor, couple, harmonics, mix_table, reduce_table, tensor_of
 from numpy.typing import NDArray
+
+from grace_md.couplings import Tensor, couple, harmonics, mix_table, reduce_table, tensor_of
 
 Keep = Callable[[int, int], bool]  # (degree, parity) -> wanted
 SCALARS: Keep = lambda degree, parity: degree == 0 and parity == 1  # noqa: E731

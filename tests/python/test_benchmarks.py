@@ -15,13 +15,13 @@ from ase.build import bulk
 
 import grace_md
 from grace_md import GraceCalculator, GraceModel
+from grace_md import couplings as coupling_tables
 from tolerances import INVARIANCE_ENERGY
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS), str(ROOT / "tools")]
 
-import coupling_tables  # noqa: E402
 import evaluate  # noqa: E402
 import machine  # noqa: E402
 import models  # noqa: E402

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from grace_md import couplings as coupling_tables
 from grace_md.reference import real_spherical_harmonics
 from tolerances import COUPLING
 
@@ -15,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import check_coupling_tables  # noqa: E402
-import coupling_tables  # noqa: E402
 import generate_test_models  # noqa: E402
 
 LMAX = 4
