@@ -6,8 +6,28 @@
 
 #include "grace/device/cuda_device.hpp"
 #include "grace/device/kernel.hpp"
+#include "grace/device/mma.hpp"
 
 namespace grace::device {
+
+template <class Private>
+class CudaWarp {
+ public:
+  __device__ __forceinline__ explicit CudaWarp(Private& own) : private_(own) {}
+  __device__ __forceinline__ int index() const { return static_cast<int>(threadIdx.x / 32); }
+
+  template <class Lane>
+  __device__ __forceinline__ void each_lane(Lane lane) {
+    lane(static_cast<int>(threadIdx.x), private_);
+  }
+  template <class Operands>
+  __device__ __forceinline__ void multiply_add(Operands operands) {
+    mma(operands(private_));
+  }
+
+ private:
+  Private& private_;
+};
 
 // Everything of a block is inlined into the kernel, so that Private lives in registers.
 template <class Private>
@@ -29,6 +49,27 @@ class CudaBlock {
   __device__ __forceinline__ void each_thread(Phase phase) {
     phase(static_cast<int>(threadIdx.x), private_);
     __syncthreads();
+  }
+
+  template <class Phase>
+  __device__ __forceinline__ void each_warp(Phase phase) {
+    CudaWarp<Private> warp(private_);
+    phase(warp);
+    __syncthreads();
+  }
+
+  template <bool keep = false>
+  __device__ __forceinline__ void copy_async(void* to, const void* from) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    if (keep)
+      asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+    else
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+  }
+  __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  template <int n>
+  __device__ __forceinline__ void wait_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
   }
 
  private:

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "grace/device/kernel.hpp"
+#include "grace/device/mma.hpp"
 #include "grace/error.hpp"
 #include "grace/types.hpp"
 
@@ -130,13 +131,82 @@ class EmulatedDevice::Block {
 
   template <class Phase>
   void each_thread(Phase phase) {
-    for (int thread : device_.order(static_cast<int>(private_.size()))) phase(thread, private_[thread]);
+    for (int thread : device_.order(static_cast<int>(private_.size()))) run(thread, phase);
+  }
+
+  template <class Phase>
+  void each_warp(Phase phase) {
+    require(private_.size() % 32 == 0, "internal error: a block of ", private_.size(), " threads has no whole warps");
+    for (int index : device_.order(static_cast<int>(private_.size() / 32))) {
+      Warp warp(*this, index);
+      phase(warp);
+    }
+  }
+
+  // Copies arrive when they are waited for, and not at all when they are not.
+  template <bool keep = false>
+  void copy_async(void* to, const void* from) {
+    require((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) % 16 == 0,
+            "internal error: a copy is not aligned to 16 bytes");
+    copies_.resize(private_.size());
+    copies_[thread_].started.push_back({to, from, copies_[thread_].n_groups});
+  }
+  void commit_copies() {
+    copies_.resize(private_.size());
+    ++copies_[thread_].n_groups;
+  }
+  template <int n>
+  void wait_copies() {
+    Copies& own = copies_.at(thread_);
+    while (own.n_arrived < own.started.size() && own.started[own.n_arrived].group < own.n_groups - n) {
+      const Copy& copy = own.started[own.n_arrived++];
+      std::memcpy(copy.to, copy.from, 16);
+    }
   }
 
  private:
+  class Warp {
+   public:
+    Warp(Block& block, int index) : block_(block), index_(index) {}
+    int index() const { return index_; }
+
+    template <class Lane>
+    void each_lane(Lane lane) {
+      for (int l : block_.device_.order(32)) block_.run(32 * index_ + l, lane);
+    }
+    template <class Operands>
+    void multiply_add(Operands operands) {
+      MmaOperands lanes[32];
+      for (int l = 0; l < 32; ++l) lanes[l] = operands(block_.private_[32 * index_ + l]);
+      emulate_mma(lanes);
+    }
+
+   private:
+    Block& block_;
+    int index_;
+  };
+  struct Copy {
+    void* to;
+    const void* from;
+    int group;
+  };
+  struct Copies {
+    std::vector<Copy> started;
+    std::size_t n_arrived = 0;
+    int n_groups = 0;  // closed
+  };
+
+  template <class Phase>
+  void run(int thread, Phase& phase) {
+    thread_ = thread;
+    phase(thread, private_[thread]);
+  }
+
   EmulatedDevice& device_;
   unsigned x_, y_;
   std::vector<Private> private_;
+  std::vector<Copies> copies_;  // of every thread
+  int thread_ = 0;              // that runs
   std::size_t shared_bytes_, used_ = 0;
   std::unique_ptr<unsigned char[]> shared_;
   unsigned char* start_ = nullptr;

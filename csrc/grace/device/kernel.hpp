@@ -26,7 +26,20 @@
 // * block.shared<T>(count) carves arrays off the block's dynamic shared memory, 16-byte aligned; the launch must ask
 //   for at least shared_size<T>(count) bytes for each. Shared memory and Private start undefined (poisoned in
 //   emulation).
-// * No warp intrinsics, no atomics but those of device/atomics.hpp.
+// * each_warp is a phase by warps of 32 threads, with the same barrier at its end; the threads of a block are whole
+//   warps. Inside, warp.each_lane runs code of one thread, and warp.multiply_add a product of matrices by all lanes
+//   (device/mma.hpp), which sees what each_lane left in the Private of the lanes. Lanes exchange nothing else: shared
+//   memory written in a phase is still read in later phases only. Between these calls code may depend on warp.index().
+//     block.each_warp([&](auto& warp) {
+//       warp.each_lane([&](int thread, Private& own) { own.a = ...; own.b = ...; });
+//       warp.multiply_add([](Private& own) { return MmaOperands{&own.c, &own.a, &own.b}; });
+//     });
+// * Copies from global to shared memory may run beside other work: block.copy_async(to, from) starts one of 16 bytes,
+//   both ends aligned to 16, commit_copies() closes a group of them (possibly empty), wait_copies<n>() waits until all
+//   but the thread's last n groups have arrived. All three are called inside of a phase and count for that thread;
+//   what has arrived may be read by other threads in later phases. copy_async<true> also keeps the data in the L1
+//   cache, for what the next block will read too.
+// * No other warp intrinsics, no atomics but those of device/atomics.hpp.
 #pragma once
 
 #include <cstddef>

@@ -1,0 +1,124 @@
+// Dense maps on the units that multiply and add single numbers: fp64, and fp32 where tensor cores are not wanted.
+#pragma once
+
+#include "grace/evaluator_cuda/row_gemm_staging.hpp"
+
+namespace grace::gpu {
+
+// A thread holds thread_atoms x thread_columns sums: atoms unit, unit + 8, ...; columns in packets that lie as far
+// apart as the packets of all threads side by side. So lanes that read rows meet different banks (the pitch is an odd
+// multiple of a packet), and lanes that read the matrix meet one stretch of it.
+template <class Real, int columns_>
+struct VectorTile {
+  static constexpr int columns = columns_;
+  static constexpr int packet = Packet<Real>::size;
+  static constexpr int atoms = tile_atoms(columns);
+  static constexpr int thread_atoms = atoms / 8;
+  static constexpr int thread_columns = sizeof(Real) == 4 && columns >= 48 ? 8 : 4;
+  static constexpr int thread_packets = thread_columns / packet;
+  static constexpr int units = columns / thread_columns;
+  static constexpr int team_threads = 8 * units;
+  static constexpr int teams = 128 / team_threads;
+  static constexpr int threads = teams * team_threads;
+  static constexpr int slab = slab_size<Real>(columns);
+  static constexpr int row_pitch = slab + packet;
+  static constexpr int matrix_pitch = columns;
+};
+
+template <class Real, int columns_>
+struct RowGemmVector {
+  using Tile = VectorTile<Real, columns_>;
+  using Input = GemmInput<Real, Tile>;
+  static constexpr const char* name = "row_gemm";
+  static constexpr int threads = Tile::threads;
+  static constexpr int n_sums = Tile::thread_atoms * Tile::thread_packets;
+  static constexpr int min_blocks = n_sums == 16 ? 3 : 4;  // 64 registers of sums need as many beside them
+  struct Private {
+    Packet<Real> sum[n_sums];  // [thread_atoms][thread_packets]
+  };
+  static_assert(Tile::teams == 1 || sizeof(Packet<Real>) * n_sums * threads / 2 <= Input::shared_bytes(),
+                "sums of teams are added in the memory of the slabs");
+
+  Input in;
+
+  struct Unit {
+    int team, atom, column;
+  };
+  static GRACE_DEVICE Unit unit_of(int thread) {
+    const int team = thread / Tile::team_threads, unit = thread - team * Tile::team_threads;
+    return {team, unit / Tile::units, unit % Tile::units * Packet<Real>::size};
+  }
+  static constexpr int packet_distance = Tile::columns / Tile::thread_packets;
+
+  static GRACE_DEVICE void multiply(int thread, const Real* rows, const Real* matrix, int inputs, Private& own) {
+    constexpr int packet = Tile::packet;
+    const Unit u = unit_of(thread);
+    rows += u.atom * Tile::row_pitch;
+    matrix += u.column;
+#if defined(__CUDACC__)
+#pragma unroll 1
+#endif
+    for (int k = u.team * packet; k < inputs; k += Tile::teams * packet) {
+      Packet<Real> row[Tile::thread_atoms];
+      for (int i = 0; i < Tile::thread_atoms; ++i)
+        row[i] = *reinterpret_cast<const Packet<Real>*>(rows + 8 * i * Tile::row_pitch + k);
+      for (int e = 0; e < packet; ++e)
+        for (int p = 0; p < Tile::thread_packets; ++p) {
+          const Packet<Real> weight =
+              *reinterpret_cast<const Packet<Real>*>(matrix + (k + e) * Tile::matrix_pitch + p * packet_distance);
+          for (int i = 0; i < Tile::thread_atoms; ++i)
+            for (int c = 0; c < packet; ++c) own.sum[i * Tile::thread_packets + p].x[c] += row[i].x[e] * weight.x[c];
+        }
+    }
+  }
+
+  template <class Block>
+  GRACE_DEVICE void operator()(Block& block) const {
+    const GemmPlace place = in.place(block.x());
+    if (place.count <= 0) return;
+    const GemmTarget target = in.gemm.targets[block.y()];
+    const int last = target.first_source + target.n_sources;
+    Real* memory = block.template shared<Real>(gemm_stages * Input::stage_numbers);
+
+    GemmStep now = in.step(target.first_source, 0, last), ahead = now;
+    for (int stage = 0; stage < gemm_stages - 1; ++stage) {
+      block.each_thread([&](int thread, Private&) { in.copy(block, thread, place, ahead, memory, stage); });
+      ahead = in.next(ahead, last);
+    }
+    block.each_thread([&](int thread, Private& own) {
+      const Unit u = unit_of(thread);
+      for (int i = 0; i < Tile::thread_atoms; ++i)
+        for (int p = 0; p < Tile::thread_packets; ++p) {
+          const int atom = u.atom + 8 * i, column = u.column + p * packet_distance;
+          Packet<Real>& sum = own.sum[i * Tile::thread_packets + p];
+          sum = {};
+          if (target.accumulate != 0 && u.team == 0 && atom < place.count && column < place.n_columns)
+            sum = *reinterpret_cast<const Packet<Real>*>(in.target(target, place, atom, column));
+        }
+      block.template wait_copies<gemm_stages - 2>();
+    });
+    for (int stage = 0; now.inputs > 0; stage = (stage + 1) % gemm_stages) {
+      block.each_thread([&](int thread, Private& own) {
+        in.copy(block, thread, place, ahead, memory, (stage + gemm_stages - 1) % gemm_stages);
+        multiply(thread, Input::rows(memory, stage), Input::matrix(memory, stage), now.inputs, own);
+        block.template wait_copies<gemm_stages - 2>();
+      });
+      now = in.next(now, last);
+      ahead = in.next(ahead, last);
+    }
+    add_teams<Tile::teams, Tile::team_threads, Private>(block, memory);
+    block.each_thread([&](int thread, Private& own) {
+      const Unit u = unit_of(thread);
+      if (u.team != 0) return;
+      for (int i = 0; i < Tile::thread_atoms; ++i)
+        for (int p = 0; p < Tile::thread_packets; ++p) {
+          const int atom = u.atom + 8 * i, column = u.column + p * packet_distance;
+          if (atom < place.count && column < place.n_columns)
+            *reinterpret_cast<Packet<Real>*>(in.target(target, place, atom, column)) =
+                own.sum[i * Tile::thread_packets + p];
+        }
+    });
+  }
+};
+
+}  // namespace grace::gpu
