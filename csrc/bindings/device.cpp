@@ -2,7 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <string>
+
 #include "bindings.hpp"
+#include "grace/device/ceilings.hpp"
 #include "grace/device/cuda_probe.hpp"
 
 namespace py = pybind11;
@@ -27,4 +30,27 @@ void bind_device(py::module_& m) {
       "built: compiled with CUDA; n_devices: GPUs that are visible and supported; reason: why there are none, or "
       "empty;\n"
       "architectures: compute capabilities compiled for (90 is 9.0); names: of the visible GPUs.");
+  m.def(
+      "measure_ceilings",
+      [](const std::string& device, double seconds) {
+        const grace::Device chosen = grace::parse_device(device);
+        grace::device::Ceilings found;
+        {
+          py::gil_scoped_release release;
+          found = grace::device::measure_ceilings(chosen, seconds);
+        }
+        py::dict out;
+        out["device"] = found.device;
+        out["copy_bytes"] = found.copy_bytes;
+        out["fma_float"] = found.fma_float;
+        out["fma_double"] = found.fma_double;
+        out["matrix_tf32"] = found.matrix_tf32;
+        out["matrix_double"] = found.matrix_double;
+        return out;
+      },
+      py::arg("device"), py::arg("seconds") = 0.05,
+      "Rates that a GPU reaches in kernels that do nothing else, for benchmarks; about `seconds` for each.\n\n"
+      "copy_bytes: bytes read and written per second; fma_float, fma_double, matrix_tf32, matrix_double: operations "
+      "per\n"
+      "second of multiply-adds and of the matrix units (0: none). Of an emulated device they mean nothing.");
 }

@@ -1,4 +1,5 @@
 // Stands in for the CUDA evaluator in builds without nvcc: the same symbols, and one sentence.
+#include "grace/device/ceilings.hpp"
 #include "grace/device/cuda_probe.hpp"
 #include "grace/error.hpp"
 #include "grace/evaluator_cuda/evaluator_cuda.hpp"
@@ -9,6 +10,8 @@ const device::CudaProbe& device::cuda_probe() {
   static const CudaProbe probe{false, 0, cuda_obstacle({}, 0), "", {}, {}};
   return probe;
 }
+
+device::Ceilings device::measure_cuda_ceilings(int, double) { throw Error(cuda_probe().reason); }
 
 std::unique_ptr<Evaluator> gpu::make_cuda_evaluator(ModelSpec, const EvaluatorOptions&) {
   throw Error(device::cuda_probe().reason);

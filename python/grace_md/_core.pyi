@@ -26,7 +26,18 @@ class CudaProbe(TypedDict):
     architectures: list[int]
     names: list[str]
 
+class Ceilings(TypedDict):
+    """What a GPU reaches in kernels that do nothing else: bytes and operations per second."""
+
+    device: str
+    copy_bytes: float
+    fma_float: float
+    fma_double: float
+    matrix_tf32: float
+    matrix_double: float
+
 def cuda_probe() -> CudaProbe: ...
+def measure_ceilings(device: str, seconds: float = 0.05) -> Ceilings: ...
 def resolve_device(device: str = "auto") -> str: ...
 
 class ModelSpec:
