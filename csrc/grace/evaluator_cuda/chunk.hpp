@@ -58,7 +58,7 @@ struct StepFlags {
 // Where results are added up over all chunks, in caller order.
 struct ForceSums {
   device::AtomicSum<double> forces;           // [n_atoms][3], eV/A
-  double* center_virial = nullptr;            // [n_centers][3][3] sum over the centre's bonds, written; or nullptr
+  double* center_virial = nullptr;            // [n_centers][3][3] sum over the centre's bonds, added to; or nullptr
   device::AtomicSum<double> atom_virial;      // [n_atoms][3][3], half on i, half on j; data == nullptr: not wanted
   device::AtomicSum<double> centroid_virial;  // [n_atoms][3][3], on j; data == nullptr: not wanted
 };

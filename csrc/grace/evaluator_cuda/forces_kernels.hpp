@@ -65,7 +65,7 @@ struct ScatterForces {
         sums.forces.add(3 * i + k, sum);
         return;
       }
-      if (sums.center_virial != nullptr) sums.center_virial[9 * i + k - 3] = sum;
+      if (sums.center_virial != nullptr) sums.center_virial[9 * i + k - 3] += sum;  // both layers add theirs
       if (sums.atom_virial.data != nullptr) sums.atom_virial.add(9 * i + k - 3, 0.5 * sum);
     });
   }
