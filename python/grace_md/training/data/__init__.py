@@ -16,6 +16,7 @@ from grace_md.training.data.convert import convert
 from grace_md.training.data.labels import LabelError, LabelKeys
 from grace_md.training.data.loader import BatchLoader
 from grace_md.training.data.readers import Source
+from grace_md.training.data.report import DataReport, data_report
 from grace_md.training.data.sampler import BatchSampler
 from grace_md.training.data.shards import ShardSet
 from grace_md.training.data.storage import CorruptShardError
@@ -24,9 +25,11 @@ __all__ = [
     "BatchLoader",
     "BatchSampler",
     "CorruptShardError",
+    "DataReport",
     "LabelError",
     "LabelKeys",
     "ShardSet",
     "Source",
     "convert",
+    "data_report",
 ]

@@ -24,8 +24,10 @@ from numpy.typing import ArrayLike
 
 from grace_md.progress import ProgressBar
 from grace_md.training.data.build import Cutoffs, build_arrays
+from grace_md.training.data.checks import SUSPICIOUS, Check, check_records, raise_if_suspicious, sample_of
 from grace_md.training.data.labels import LabelKeys, extract, resolve_keys
 from grace_md.training.data.readers import SERVERS, Part, Source, expand, read_part, sample_frames, scan
+from grace_md.training.data.report import data_report
 from grace_md.training.data.shards import ShardSet
 from grace_md.training.data.storage import FORMAT, shard_is_complete, write_json, write_shard
 
@@ -37,6 +39,7 @@ SMALL = 100_000  # atoms; below, starting processes costs more than it saves
 SHARDS, SHARD_ATOMS = 16, (10_000, 200_000)  # about as many shards of a small set; smallest and largest size
 MOST_SHARDS, MOST_ATOMS = 2000, 1_000_000  # of huge sets, whose shards are larger
 POLL_SECONDS = 1.0
+SAMPLE = 10, 200  # places of a source, and successive structures at each, that are looked at before the conversion
 OURS = ("shard-*.bin", "shard-*.json", "*.part", "index.json", "plan.json", "report.*", "report-*.png")
 
 
@@ -173,7 +176,7 @@ def _prepare(folder: Path, options: Any, *, force: bool) -> Any:
     return None
 
 
-def _plan(sources: Sequence[Source], options: Any, shard_atoms: int | None) -> Any:
+def _plan(sources: Sequence[Source], options: Any, shard_atoms: int | None, check: str) -> Any:
     """Scan the sources and cut them into shards."""
     parts = [scan(source, shard_atoms or SHARD_ATOMS[0]) for source in sources]
     total = sum(part.n_atoms for some in parts for part in some)
@@ -184,14 +187,27 @@ def _plan(sources: Sequence[Source], options: Any, shard_atoms: int | None) -> A
             parts = [scan(source, target) for source in sources]
     keys = []
     for source, some in zip(sources, parts, strict=True):
-        frames = sample_frames(source, some)
+        frames = sample_frames(source, some, *SAMPLE)
         keys.append(resolve_keys(source.keys, frames, source.label))
+        if check != "off":  # before hours of work; the whole set is checked afterwards
+            records = [extract(frame, keys[-1]) for frame in frames]
+            _judge(source.label, check_records(records, keys[-1]), check)
     return {
         "format": FORMAT,
         "options": options,
         "keys": [k.to_json() for k in keys],
         "parts": [{"source": n, **asdict(part)} for n, some in enumerate(parts) for part in some],
     }
+
+
+def _judge(label: str, checks: Sequence[Check], mode: str) -> list[dict[str, Any]]:
+    """Raise or warn about suspicious labels; return the checks for the index."""
+    if mode == "error":
+        raise_if_suspicious(checks, label)
+    for one in checks:
+        if one.verdict == SUSPICIOUS:
+            logger.warning("%s: %s", label, one.message)
+    return [{"source": label, **one.to_json()} for one in checks]
 
 
 def _run(jobs: Sequence[_Job], workers: int, bar: ProgressBar) -> None:
@@ -234,6 +250,8 @@ def convert(
     store_lists: bool = True,
     force: bool = False,
     verify: bool = False,
+    check: str = "error",
+    report: bool = True,
     progress: bool = True,
 ) -> ShardSet:
     """Convert labelled structures into shards with neighbour lists, and open them.
@@ -253,6 +271,8 @@ def convert(
     store_lists : False: shards without lists, four times smaller; lists are made again for every batch
     force : replace a set that was made with other options or from other files
     verify : compare the checksums of shards that are already there
+    check : "error": refuse labels whose unit or sign contradicts the energies; "warn": only say so; "off"
+    report : write ``report.txt``, ``report.json`` and, where matplotlib is installed, ``report.png``
     progress : show a progress bar
 
     Returns
@@ -266,7 +286,7 @@ def convert(
     FileExistsError
         `out` has other files, or a set made with other options, and `force` is false.
     LabelError
-        Labels that are missing, ambiguous or of the wrong shape.
+        Labels that are missing, ambiguous or of the wrong shape, or fail the checks.
     ValueError
         Files that are damaged, elements that are not in `elements`, structures without atoms or volume.
     OSError
@@ -279,6 +299,8 @@ def convert(
         raise ValueError("`sources` is empty: give at least one file of structures.")
     if unknown_elements not in ("error", "skip"):
         raise ValueError(f"`unknown_elements` = {unknown_elements!r} must be 'error' or 'skip'.")
+    if check not in ("error", "warn", "off"):
+        raise ValueError(f"`check` = {check!r} must be 'error', 'warn' or 'off'.")
     cutoffs = Cutoffs.make(list(elements), pair_cutoffs)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -288,7 +310,7 @@ def convert(
         options = _options(found, cutoffs, identities, unknown_elements=unknown_elements, store_lists=store_lists)
         plan = _prepare(folder, options, force=force)
         if plan is None:
-            plan = _plan(found, options, shard_atoms)
+            plan = _plan(found, options, shard_atoms, check)
             plan["files"] = {os.path.abspath(s.file): i for s, i in zip(found, identities, strict=True)}
             write_json(folder / "plan.json", plan)
         for part in folder.glob("*.part"):
@@ -306,8 +328,11 @@ def convert(
             start = total - sum(job.part.n_atoms for job in missing)
             with ProgressBar(total, "converting (atoms)", start, stream=None if progress else _silent()) as bar:
                 _run(missing, workers or len(os.sched_getaffinity(0)), bar)
-        _finish(folder, found, identities, jobs, cutoffs)
-    return ShardSet(folder)
+        _finish(folder, found, identities, jobs, check)
+        shards = ShardSet(folder)
+        if report and not (folder / "report.json").is_file():
+            data_report(shards).write(folder)
+    return shards
 
 
 def _silent() -> Any:
@@ -315,9 +340,9 @@ def _silent() -> Any:
 
 
 def _finish(
-    folder: Path, sources: Sequence[Source], identities: Sequence[Any], jobs: Sequence[_Job], cutoffs: Cutoffs
+    folder: Path, sources: Sequence[Source], identities: Sequence[Any], jobs: Sequence[_Job], check: str
 ) -> None:
-    """Write the index, unless it is there with the same names and weights."""
+    """Check the labels of the whole set and write its index, unless it is there with the same names and weights."""
     listed = [
         {
             "name": source.label,
@@ -334,15 +359,21 @@ def _finish(
     shards = [card for card in cards if card is not None and card["n_structures"]]
     if not shards:
         raise ValueError(f"No structure is left of {', '.join(s.label for s in sources)}: all have other elements.")
-    write_json(
-        folder / "index.json",
-        {
-            "format": FORMAT,
-            "elements": list(cutoffs.elements),
-            "pair_cutoffs": cutoffs.matrix.tolist(),
-            "options_sha256": hashlib.sha256(json.dumps(_load(folder / "plan.json")["options"]).encode()).hexdigest(),
-            "sources": listed,
-            "checks": [],
-            "shards": shards,
-        },
-    )
+    plan = _load(folder / "plan.json")
+    index = {
+        "format": FORMAT,
+        "elements": list(jobs[0].cutoffs.elements),
+        "pair_cutoffs": jobs[0].cutoffs.matrix.tolist(),
+        "options_sha256": hashlib.sha256(json.dumps(plan["options"]).encode()).hexdigest(),
+        "sources": listed,
+        "checks": [],
+        "shards": shards,
+    }
+    if check != "off":
+        opened = ShardSet.from_index(folder, index)
+        for number, (source, keys) in enumerate(zip(sources, plan["keys"], strict=True)):
+            records = sample_of(opened, number)
+            index["checks"] += _judge(source.label, check_records(records, LabelKeys(**keys)), check)
+    for old in folder.glob("report.*"):
+        old.unlink()
+    write_json(folder / "index.json", index)

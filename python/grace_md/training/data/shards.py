@@ -67,9 +67,18 @@ class ShardSet:
         folders = [Path(p) for p in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
         if not folders:
             raise ValueError("`paths` is empty: give at least one directory of shards.")
+        self._read(folders, [read_index(folder) for folder in folders])
+
+    @classmethod
+    def from_index(cls, folder: Path, index: dict[str, Any]) -> ShardSet:
+        """Open a set whose index has not been written yet."""
+        found = cls.__new__(cls)
+        found._read([folder], [index])
+        return found
+
+    def _read(self, folders: list[Path], indices: list[dict[str, Any]]) -> None:
         shards: list[Shard] = []
         sources: list[dict[str, Any]] = []
-        indices = [read_index(folder) for folder in folders]
         for folder, index in zip(folders, indices, strict=True):
             shards += [Shard(folder, {**card, "source": card["source"] + len(sources)}) for card in index["shards"]]
             sources += index["sources"]
