@@ -10,6 +10,8 @@ namespace {
 
 constexpr int n_terms = 9;  // of one number of C: itself and eight products
 
+double read(Tf32 x) { return static_cast<double>(from_tf32({x.bits & 0xffffe000u})); }
+
 float sum_of(const double (&terms)[n_terms]) {
   double largest = 0.0, plain = 0.0;
   for (double term : terms) {
@@ -32,8 +34,8 @@ void emulate_mma(const MmaOperands (&lanes)[32]) {
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4, t = lane % 4;
     const Tf32 *a = lanes[lane].a->x, *b = lanes[lane].b->x;
-    for (int i = 0; i < 4; ++i) A[g + i % 2 * 8][t + i / 2 * 4] = static_cast<double>(from_tf32(a[i]));
-    for (int i = 0; i < 2; ++i) B[t + 4 * i][g] = static_cast<double>(from_tf32(b[i]));
+    for (int i = 0; i < 4; ++i) A[g + i % 2 * 8][t + i / 2 * 4] = read(a[i]);
+    for (int i = 0; i < 2; ++i) B[t + 4 * i][g] = read(b[i]);
   }
   for (int lane = 0; lane < 32; ++lane)
     for (int i = 0; i < 4; ++i) {

@@ -14,9 +14,20 @@
 
 namespace grace::device {
 
+// The bits of an fp32 number. Tensor cores do not read the lower 13, which rounds towards zero.
 struct Tf32 {
-  std::uint32_t bits;  // of the fp32 number, the lower 13 are zero
+  std::uint32_t bits;
 };
+
+GRACE_DEVICE Tf32 as_tf32(float x) {
+#if defined(__CUDA_ARCH__)
+  return {__float_as_uint(x)};
+#else
+  Tf32 made;
+  std::memcpy(&made.bits, &x, sizeof(x));
+  return made;
+#endif
+}
 
 GRACE_DEVICE float from_tf32(Tf32 x) {
 #if defined(__CUDA_ARCH__)
@@ -28,18 +39,16 @@ GRACE_DEVICE float from_tf32(Tf32 x) {
 #endif
 }
 
-// The nearest number, ties away from zero.
-GRACE_DEVICE Tf32 to_tf32(float x) {
+// The nearest number, with lower bits of zero. Ties go to the even number where the GPU has an instruction for it
+// (compute capability 9.0), else away from zero. A NaN may become a zero: x - from_tf32(nearest_tf32(x)) still is one.
+GRACE_DEVICE Tf32 nearest_tf32(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   Tf32 made;
-#if defined(__CUDA_ARCH__)
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(made.bits) : "f"(x));
-#else
-  std::memcpy(&made.bits, &x, sizeof(x));
-  const bool finite = (made.bits & 0x7f800000u) != 0x7f800000u;
-  if (finite) made.bits += 0x1000u;
-  made.bits &= 0xffffe000u;
-#endif
+  asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(made.bits) : "f"(x));
   return made;
+#else
+  return {(as_tf32(x).bits + 0x1000u) & 0xffffe000u};
+#endif
 }
 
 struct MmaA {
@@ -63,15 +72,17 @@ struct MmaOperands {
 __device__ __forceinline__ void mma(const MmaOperands& lane) {
   float* c = lane.c->x;
   const Tf32 *a = lane.a->x, *b = lane.b->x;
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
       "%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0].bits), "r"(a[1].bits), "r"(a[2].bits), "r"(a[3].bits), "r"(b[0].bits), "r"(b[1].bits));
 }
 #endif
 
-// The same on the CPU. Products are exact; they and the number of C are cut at the last bit of the largest of them,
-// added, and the sum is rounded towards zero: the least exact of what tensor cores were seen to do.
+// The same on the CPU, which reads the upper bits only. Products are exact; they and the number of C are cut at the
+// last bit of the largest of them, added, and the sum is rounded towards zero: the least exact of what tensor cores
+// were seen to do.
 void emulate_mma(const MmaOperands (&lanes)[32]);
 
 }  // namespace grace::device

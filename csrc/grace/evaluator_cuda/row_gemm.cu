@@ -5,7 +5,9 @@ namespace grace::gpu {
 
 using Target = device::CudaDevice;
 
-template void row_gemm(Target&, const RowGemm<double>&, const Chunk&, const double*, const double*, double*, double*);
-template void row_gemm(Target&, const RowGemm<float>&, const Chunk&, const float*, const float*, float*, float*);
+template void row_gemm(Target&, const RowGemm<double>&, const Chunk&, const double*, const double*, double*, double*,
+                       GemmUnits);
+template void row_gemm(Target&, const RowGemm<float>&, const Chunk&, const float*, const float*, float*, float*,
+                       GemmUnits);
 
 }  // namespace grace::gpu

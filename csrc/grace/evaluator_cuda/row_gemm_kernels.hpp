@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "grace/evaluator_cuda/row_gemm_tensor_kernels.hpp"
 #include "grace/evaluator_cuda/row_gemm_vector_kernels.hpp"
 
 namespace grace::gpu {
@@ -33,13 +34,16 @@ void with_columns(int width, Launch launch) {
 
 template <class Device, class Real>
 void row_gemm(Device& device, const RowGemm<Real>& gemm, const Chunk& chunk, const Real* arena, const Real* block,
-              Real* arena_out, Real* block_out) {
+              Real* arena_out, Real* block_out, GemmUnits units) {
   if (chunk.n_atoms == 0 || gemm.n_targets == 0) return;
   with_columns(tile_columns(gemm.n_columns), [&](auto columns) {
-    using Kernel = RowGemmVector<Real, decltype(columns)::value>;
-    const typename Kernel::Input in{
-        gemm, chunk, arena, block, arena_out, block_out, (gemm.n_columns + columns - 1) / columns};
-    device.launch(Kernel{in}, {in.blocks(), static_cast<unsigned>(gemm.n_targets)}, Kernel::Input::shared_bytes());
+    const auto launch = [&](auto kernel) {
+      kernel.in = {gemm, chunk, arena, block, arena_out, block_out, (gemm.n_columns + columns - 1) / columns};
+      device.launch(kernel, {kernel.in.blocks(), static_cast<unsigned>(gemm.n_targets)}, kernel.in.shared_bytes());
+    };
+    if constexpr (sizeof(Real) == 4)
+      if (units == GemmUnits::tensor) return launch(RowGemmTensor<decltype(columns)::value>());
+    launch(RowGemmVector<Real, decltype(columns)::value>());
   });
 }
 

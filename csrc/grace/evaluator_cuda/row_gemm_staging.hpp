@@ -152,6 +152,34 @@ struct GemmInput {
   }
 };
 
+// Walks the slabs of all sources of a target. start(thread, own) sets the sums while the first slabs are on their way;
+// multiply(warp, rows, matrix, inputs) adds the products of a slab, as code of block.each_warp.
+template <class Private, class Input, class Block, class Real, class Start, class Multiply>
+GRACE_DEVICE void walk_slabs(const Input& in, Block& block, const GemmPlace& place, const GemmTarget& target,
+                             Real* memory, Start start, Multiply multiply) {
+  const int last = target.first_source + target.n_sources;
+  GemmStep now = in.step(target.first_source, 0, last), ahead = now;
+  for (int stage = 0; stage < gemm_stages - 1; ++stage) {
+    block.each_thread([&](int thread, Private&) { in.copy(block, thread, place, ahead, memory, stage); });
+    ahead = in.next(ahead, last);
+  }
+  block.each_thread([&](int thread, Private& own) {
+    start(thread, own);
+    block.template wait_copies<gemm_stages - 2>();
+  });
+  for (int stage = 0; now.inputs > 0; stage = (stage + 1) % gemm_stages) {
+    block.each_warp([&](auto& warp) {
+      warp.each_lane([&](int thread, Private&) {
+        in.copy(block, thread, place, ahead, memory, (stage + gemm_stages - 1) % gemm_stages);
+      });
+      multiply(warp, Input::rows(memory, stage), Input::matrix(memory, stage), now.inputs);
+      warp.each_lane([&](int, Private&) { block.template wait_copies<gemm_stages - 2>(); });
+    });
+    now = in.next(now, last);
+    ahead = in.next(ahead, last);
+  }
+}
+
 // Adds the sums of all teams to those of the first one; (0 + 2) + (1 + 3) for four. Private::sum is an array of packets
 // `x`; memory: half the block's sums.
 template <int teams, int team_threads, class Private, class Block>

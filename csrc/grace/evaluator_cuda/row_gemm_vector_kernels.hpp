@@ -77,15 +77,8 @@ struct RowGemmVector {
     const GemmPlace place = in.place(block.x());
     if (place.count <= 0) return;
     const GemmTarget target = in.gemm.targets[block.y()];
-    const int last = target.first_source + target.n_sources;
     Real* memory = block.template shared<Real>(gemm_stages * Input::stage_numbers);
-
-    GemmStep now = in.step(target.first_source, 0, last), ahead = now;
-    for (int stage = 0; stage < gemm_stages - 1; ++stage) {
-      block.each_thread([&](int thread, Private&) { in.copy(block, thread, place, ahead, memory, stage); });
-      ahead = in.next(ahead, last);
-    }
-    block.each_thread([&](int thread, Private& own) {
+    const auto start = [&](int thread, Private& own) {
       const Unit u = unit_of(thread);
       for (int i = 0; i < Tile::thread_atoms; ++i)
         for (int p = 0; p < Tile::thread_packets; ++p) {
@@ -95,17 +88,11 @@ struct RowGemmVector {
           if (target.accumulate != 0 && u.team == 0 && atom < place.count && column < place.n_columns)
             sum = *reinterpret_cast<const Packet<Real>*>(in.target(target, place, atom, column));
         }
-      block.template wait_copies<gemm_stages - 2>();
-    });
-    for (int stage = 0; now.inputs > 0; stage = (stage + 1) % gemm_stages) {
-      block.each_thread([&](int thread, Private& own) {
-        in.copy(block, thread, place, ahead, memory, (stage + gemm_stages - 1) % gemm_stages);
-        multiply(thread, Input::rows(memory, stage), Input::matrix(memory, stage), now.inputs, own);
-        block.template wait_copies<gemm_stages - 2>();
-      });
-      now = in.next(now, last);
-      ahead = in.next(ahead, last);
-    }
+    };
+    walk_slabs<Private>(
+        in, block, place, target, memory, start, [&](auto& warp, const Real* rows, const Real* matrix, int inputs) {
+          warp.each_lane([&](int thread, Private& own) { multiply(thread, rows, matrix, inputs, own); });
+        });
     add_teams<Tile::teams, Tile::team_threads, Private>(block, memory);
     block.each_thread([&](int thread, Private& own) {
       const Unit u = unit_of(thread);
