@@ -77,7 +77,8 @@ NOT_BELOW = {
     "model": ("grace/plan", "grace/device", "grace/evaluator", "grace/neighbors"),
     "plan": ("grace/evaluator_", "grace/device", "grace/neighbors"),
     "device": ("grace/evaluator_", "grace/plan", "grace/neighbors"),
-    "evaluator_cpu": ("grace/evaluator_cuda", "grace/device"),
+    "evaluator_cpu": ("grace/evaluator_cuda", "grace/device", "grace/operators"),
+    "operators": ("grace/evaluator.hpp", "grace/evaluator_cuda", "grace/device", "grace/model", "grace/neighbors"),
     "evaluator_cuda": ("grace/evaluator_cpu",),
     "neighbors_cuda": ("grace/evaluator_",),
 }

@@ -19,6 +19,7 @@ FOLDERS = ("csrc", "python", "lammps_plugin", "tests", "benchmarks", "examples",
 LARGE: dict[str, str] = {}
 
 ISA_LEVELS = ("baseline", "v3", "v4")
+KERNEL_UNITS = ("evaluator_cpu/kernels.cpp", "operators/kernels.cpp")
 
 
 def code_files() -> list[Path]:
@@ -105,8 +106,9 @@ def level_flags(level: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("source", KERNEL_UNITS)
 @pytest.mark.parametrize("level", ISA_LEVELS)
-def test_kernel_units_export_only_their_namespace(level: str, tmp_path: Path) -> None:
+def test_kernel_units_export_only_their_namespace(level: str, source: str, tmp_path: Path) -> None:
     """An inline function emitted by the AVX-512 unit could be the copy that the linker keeps for every machine."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None or shutil.which("nm") is None:
@@ -119,7 +121,7 @@ def test_kernel_units_export_only_their_namespace(level: str, tmp_path: Path) ->
         pytest.skip("x86-64 levels exist on x86-64 only")
     unit = tmp_path / "kernels.o"
     command = [compiler, "-std=c++17", "-O1", "-fno-math-errno", "-fopenmp-simd", "-fPIC", "-c", *level_flags(level)]
-    command += [f"-DGRACE_ISA=isa_{level}", f"-I{ROOT / 'csrc'}", str(ROOT / "csrc/grace/evaluator_cpu/kernels.cpp")]
+    command += [f"-DGRACE_ISA=isa_{level}", f"-I{ROOT / 'csrc'}", str(ROOT / "csrc/grace" / source)]
     subprocess.run([*command, "-o", str(unit)], check=True)
     names = exported_symbols(unit)
     own = f"isa_{level}::"

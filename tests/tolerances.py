@@ -79,3 +79,7 @@ RIM_ENERGY = 5e-9  # eV: change of an atomic energy within 1e-3 A of the cutoff,
 NVE_FLUCTUATION = 3e-4  # eV per atom, rms, 1 fs steps at 2000 K; 8e-5 is seen
 NVE_DRIFT_SHORT = 1e-4  # eV per atom and ps, from a fit over 0.5 ps; 4e-6 is seen, the long run has DRIFT
 NVE_MOMENTUM = 1e-9  # amu A / (ASE time), of 60 atoms after 500 steps
+
+# Operators of the training layer against einsum, relative to the largest entry.
+OPERATOR_RELATIVE = 1e-12  # sums of up to a few hundred products in another order; 1e-15 is seen
+OPERATOR_RELATIVE_FLOAT = 2e-6  # the same in single precision; up to 3e-7 is seen

@@ -7,3 +7,4 @@ void bind_neighbors(pybind11::module_& m);
 void bind_model(pybind11::module_& m);
 void bind_evaluator(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
+void bind_operators(pybind11::module_& m);

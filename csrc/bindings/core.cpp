@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
   bind_model(m);
   bind_evaluator(m);
   bind_device(m);
+  bind_operators(m);
 }

@@ -103,6 +103,7 @@ def build_neighbors(
     pair_cutoffs: ArrayLike,
     skin: float = 0.0,
     n_threads: int = 0,
+    device: str = "cpu",
 ) -> NeighborList: ...
 def max_displacement_exceeds(
     positions0: ArrayLike,
@@ -184,3 +185,61 @@ class Evaluator:
     def workspace_bytes(self) -> int: ...
     @property
     def description(self) -> str: ...
+
+# Operators over memory of the caller: arguments are addresses of arrays, described in csrc/grace/operators/operators.hpp.
+def bond_basis(
+    slot: int,
+    is_double: bool,
+    atoms: int,
+    radial: int,
+    harmonics: int,
+    chemical: int,
+    out: int,
+    first_bond: int,
+    bond_species: int,
+    n_atoms: int,
+    n_bonds: int,
+    n_elements: int,
+    lmax: int,
+    n_channels: int,
+    n_threads: int,
+) -> None: ...
+def coupling_product(
+    is_double: bool,
+    first: int,
+    second: int,
+    out: int,
+    terms: int,
+    coefficients: int,
+    n_terms: int,
+    n_atoms: int,
+    n_targets: int,
+    n_first: int,
+    n_second: int,
+    n_channels: int,
+    n_threads: int,
+) -> None: ...
+def bond_vectors(
+    positions: int,
+    cells: int,
+    shift: int,
+    pair_cutoffs: int,
+    structure: int,
+    species: int,
+    center: int,
+    neighbor: int,
+    n_atoms: int,
+    n_bonds: int,
+    n_structures: int,
+    n_elements: int,
+    vector: int,
+    distance: int,
+    scaled: int,
+    n_threads: int,
+) -> None: ...
+def bond_harmonics(
+    is_double: bool, lmax: int, n_bonds: int, vector: int, harmonics: int, gradient: int, n_threads: int
+) -> None: ...
+def bond_radial_basis(
+    is_double: bool, n_basis: int, order: int, n_bonds: int, scaled: int, basis: int, slope: int, n_threads: int
+) -> None: ...

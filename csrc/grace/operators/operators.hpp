@@ -1,0 +1,101 @@
+// The multilinear forms behind a GRACE model, each as one function per free slot: values, gradients of any order and
+// what training through forces needs are calls of these (spec: the derivative of a form with respect to one operand is
+// the form with that slot left free).
+//
+// Arrays are row-major, channels fastest, owned by the caller; Real is float or double. Bonds are sorted by centre:
+// those of atom i are first[i] .. first[i + 1] - 1. Results do not depend on the number of threads (0: all).
+#pragma once
+
+#include <cstdint>
+
+namespace grace::ops {
+
+using Index = std::int64_t;
+
+// ---- bond basis: F = sum_b sum_lm sum_n A[i_b, lm, n] R[b, l(lm), n] Y[b, lm] z[s_b, n] ----------------------------
+
+enum class BondSlot { atoms, radial, harmonics, chemical };
+
+template <class Real>
+struct BondBasis {
+  Index n_atoms = 0, n_bonds = 0, n_elements = 0, n_channels = 0;
+  int lmax = 0;
+  const Index* first = nullptr;     // [n_atoms + 1]
+  const Index* species = nullptr;   // [n_bonds] element s_b of the neighbour
+  const Real* atoms = nullptr;      // A [n_atoms, (lmax + 1)^2, n_channels]
+  const Real* radial = nullptr;     // R [n_bonds, lmax + 1, n_channels]
+  const Real* harmonics = nullptr;  // Y [n_bonds, (lmax + 1)^2]
+  const Real* chemical = nullptr;   // z [n_elements, n_channels]
+};
+
+// out = dF/d(slot), in the shape of that operand, which is not read.
+template <class Real>
+void bond_basis(BondSlot slot, const BondBasis<Real>& form, Real* out, int n_threads);
+
+// ---- message basis: F = sum_b sum_t c_t YI[i_b, f_t, n] R[b, l(y_t), n] Y[b, y_t] I[j_b, w_t, n] -------------------
+
+enum class MessageSlot { atoms, radial, harmonics, message };
+
+template <class Real>
+struct MessageBasis {
+  Index n_atoms = 0, n_bonds = 0, n_channels = 0;
+  Index n_rows = 0, n_message_rows = 0, n_terms = 0;
+  int lmax = 0;
+  const Index* first = nullptr;          // [n_atoms + 1]
+  const Index* neighbor = nullptr;       // [n_bonds] atom j_b
+  const std::int32_t* terms = nullptr;   // [n_terms, 3] row f, harmonic y, message row w
+  const double* coefficients = nullptr;  // [n_terms]
+  const Real* atoms = nullptr;           // YI [n_atoms, n_rows, n_channels]
+  const Real* radial = nullptr;          // R [n_bonds, lmax + 1, n_channels]
+  const Real* harmonics = nullptr;       // Y [n_bonds, (lmax + 1)^2]
+  const Real* message = nullptr;         // I [n_atoms, n_message_rows, n_channels]
+};
+
+template <class Real>
+void message_basis(MessageSlot slot, const MessageBasis<Real>& form, Real* out, int n_threads);
+
+// ---- coupling product: F = sum_a sum_t c_t P[a, row_t, n] L[a, left_t, n] S[a, right_t, n] -------------------------
+
+// One slot of the form: out[a, target, n] = sum over its terms of c first[a, ., n] second[a, ., n].
+template <class Real>
+struct CouplingProduct {
+  Index n_atoms = 0, n_channels = 0, n_terms = 0;
+  Index n_targets = 0, n_first = 0, n_second = 0;  // rows per atom
+  const std::int32_t* terms = nullptr;             // [n_terms, 3] target, first, second; sorted by target
+  const double* coefficients = nullptr;            // [n_terms]
+  const Real* first = nullptr;                     // [n_atoms, n_first, n_channels]
+  const Real* second = nullptr;                    // [n_atoms, n_second, n_channels]
+};
+
+template <class Real>
+void coupling_product(const CouplingProduct<Real>& form, Real* out, int n_threads);
+
+// ---- geometry of bonds ---------------------------------------------------------------------------------------------
+
+// r = r_j - r_i + shift . H, d = sqrt(|r|^2 + 1e-10), u = r/d, x = d / rc(s_i, s_j), Y(u), dY/dr, and the radial basis
+// g_k(x) = T_k(2x - 1) f_p(x) with dg_k/dx, both 0 from the cutoff on. Everything is computed in double.
+struct BondGeometry {
+  Index n_atoms = 0, n_bonds = 0, n_structures = 0, n_elements = 0;
+  const double* positions = nullptr;     // [n_atoms, 3] A
+  const double* cells = nullptr;         // [n_structures, 3, 3] A
+  const double* shift = nullptr;         // [n_bonds, 3] whole numbers
+  const double* pair_cutoffs = nullptr;  // [n_elements, n_elements] A
+  const Index* structure = nullptr;      // [n_atoms]
+  const Index* species = nullptr;        // [n_atoms]
+  const Index* center = nullptr;         // [n_bonds]
+  const Index* neighbor = nullptr;       // [n_bonds]
+};
+
+// vector [n_bonds, 3] A, distance [n_bonds] A (d), scaled [n_bonds] (x); scaled may be nullptr.
+void bond_vectors(const BondGeometry& bonds, double* vector, double* distance, double* scaled, int n_threads);
+
+// harmonics [n_bonds, (lmax + 1)^2] and gradient [n_bonds, (lmax + 1)^2, 3] dY/dr in 1/A (nullptr: not wanted).
+template <class Real>
+void bond_harmonics(int lmax, Index n_bonds, const double* vector, Real* harmonics, Real* gradient, int n_threads);
+
+// basis and slope [n_bonds, n_basis]: g_k and dg_k/dx; order p >= 1 of the envelope.
+template <class Real>
+void bond_radial_basis(int n_basis, int order, Index n_bonds, const double* scaled, Real* basis, Real* slope,
+                       int n_threads);
+
+}  // namespace grace::ops
