@@ -10,12 +10,15 @@ import os
 for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
+import argparse  # noqa: E402
+import json  # noqa: E402
 import platform  # noqa: E402
 import re  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
 from datetime import datetime, timezone  # noqa: E402
 from importlib.metadata import PackageNotFoundError, version  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -43,6 +46,54 @@ def describe() -> dict[str, Any]:
         "packages": {name: _version(name) for name in ("grace_md", "numpy", "ase")},
         "load_average": list(os.getloadavg()),
     }
+
+
+def describe_device(word: str) -> dict[str, Any]:
+    """Return the head of the result file of a run on a GPU: `describe`, and the card, its driver and the build."""
+    from grace_md._core import cuda_probe, resolve_device  # noqa: PLC0415 - not needed for the peak alone
+
+    device = resolve_device(word)
+    head: dict[str, Any] = {**describe(), "device": device}
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return head
+    probe = cuda_probe()
+    card: dict[str, Any] = {
+        "name": probe["names"][int(index)],
+        "built_for": probe["architectures"],
+        **_driver_says(int(index)),
+    }
+    return {**head, "card": card, "cuda_flags": cuda_flags()}
+
+
+def _driver_says(index: int) -> dict[str, Any]:
+    """What nvidia-smi says of the GPU that CUDA calls `index`: driver, memory in bytes, clocks and power limit."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    fields = {"driver": "driver_version", "memory_bytes": "memory.total", "clock_MHz": "clocks.max.sm"}
+    fields |= {"memory_clock_MHz": "clocks.max.memory", "power_limit_W": "power.limit"}
+    name = visible[index].strip() if index < len(visible) and visible[index].strip() else str(index)
+    command = [
+        "nvidia-smi",
+        f"--id={name}",
+        "--format=csv,noheader,nounits",
+        f"--query-gpu={','.join(fields.values())}",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        values = [value.strip() for value in done.stdout.splitlines()[0].split(",")]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return dict.fromkeys(fields)
+    found: dict[str, Any] = dict(zip(fields, values, strict=True))
+    if str(found["memory_bytes"]).isdigit():
+        found["memory_bytes"] = int(found["memory_bytes"]) << 20
+    return found
+
+
+def cuda_flags() -> str:
+    """Return the compile options that csrc/CMakeLists.txt sets for CUDA."""
+    text = (ROOT / "csrc" / "CMakeLists.txt").read_text(encoding="utf-8")
+    found = re.search(r"COMPILE_LANGUAGE:CUDA>:([^>]*)>", text)
+    return found[1].replace(";", " ") if found else "unknown"
 
 
 def commit() -> str:
@@ -76,7 +127,7 @@ def compiler() -> str:
 def flags() -> list[str]:
     """Return the compile options that csrc/CMakeLists.txt sets for release builds and for each processor level."""
     text = (ROOT / "csrc" / "CMakeLists.txt").read_text(encoding="utf-8")
-    release = re.findall(r"target_compile_options\(grace_settings INTERFACE (-W.*)\)", text)
+    release = re.findall(r"^set\(flags (-W.*)\)$", text, re.MULTILINE)
     levels = [f"{level}: {options}" for level, options in re.findall(r"grace_add_kernels\((\w+) (-[^)]*)\)", text)]
     return [*release, *levels]
 
@@ -143,6 +194,73 @@ class Watch:
 def others_share(busy: float, own: float, wall: float) -> float:
     """Cores used by other processes: all busy seconds less our own, over wall seconds."""
     return max(0.0, (busy - own) / wall)
+
+
+def words(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a script for its result file, folders left out."""
+    return {key: value.name if isinstance(value, Path) else value for key, value in vars(options).items()}
+
+
+def write(path: Path | None, report: dict[str, Any]) -> None:
+    """Write a result file, if there is to be one."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass
+class Series:
+    """Repeats of one measurement: seconds per step, seconds of processor, and cores that others used."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)
+
+    def add(self, wall: float, processor: float, others: float) -> None:
+        """Add one repeat."""
+        self.wall.append(wall)
+        self.processor.append(processor)
+        self.others.append(others)
+
+    def summary(self, n_atoms: int) -> dict[str, Any]:
+        """Return median and minimum over the quiet repeats, in microseconds per atom."""
+        quiet = np.array(self.others) < QUIET
+        chosen = quiet if quiet.any() else np.ones_like(quiet)
+        wall, processor = (1e6 / n_atoms * np.array(values)[chosen] for values in (self.wall, self.processor))
+        return {
+            "us_per_atom_median": float(np.median(wall)),
+            "us_per_atom_min": float(wall.min()),
+            "cpu_us_per_atom_median": float(np.median(processor)),
+            "n_repeats": len(quiet),
+            "n_quiet": int(quiet.sum()),
+        }
+
+
+class Budget:
+    """Seconds that a script may take: cases that would not fit are left out, and said to be.
+
+    Parameters
+    ----------
+    seconds : float or None
+        None: no limit.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self.left_out: list[str] = []
+
+    def allows(self, what: str, seconds: float = 0.0) -> bool:
+        """Whether about `seconds` more fit; if not, `what` is remembered as left out."""
+        if self._end is None or time.monotonic() + seconds <= self._end:
+            return True
+        self.left_out.append(what)
+        return False
+
+    def report(self) -> None:
+        """Print what was left out."""
+        if self.left_out:
+            print(f"\nleft out, the time was up (--budget): {'; '.join(self.left_out)}")
 
 
 def _busy_seconds() -> float:

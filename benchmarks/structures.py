@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
+from grace_md import GraceModel
+from grace_md._core import build_neighbors
 from grace_md.workflows.composition import LAVA, scale_composition
 from grace_md.workflows.packing import random_packing
 
@@ -27,6 +30,35 @@ def bcc(n_atoms: int, element: str = "Fe") -> Atoms:
 def lava(n_atoms: int) -> Atoms:
     """Return a random packing of the paper's lava (Table 8) at 2.5 g/cm3."""
     return random_packing(scale_composition(LAVA, n_atoms), density=LAVA_DENSITY, seed=1)
+
+
+def many_elements(n_atoms: int) -> Atoms:
+    """Return the crystal of `bcc` with the nine elements of the lava at random places."""
+    atoms = bcc(n_atoms)
+    composition = scale_composition(LAVA, len(atoms))
+    symbols = np.repeat(list(composition), list(composition.values()))
+    atoms.symbols = np.random.default_rng(0).permutation(symbols)
+    return atoms
+
+
+def species(model: GraceModel, atoms: Atoms) -> NDArray[np.int32]:
+    """Return the place of each atom's element in `model.elements`."""
+    places = np.full(len(chemical_symbols), -1, dtype=np.int32)
+    places[[atomic_numbers[element] for element in model.elements]] = np.arange(len(model.elements))
+    return places[atoms.numbers]
+
+
+def count_neighbors(model: GraceModel, atoms: Atoms) -> float:
+    """Return the neighbours per atom within the pair cutoffs."""
+    pairs = build_neighbors(
+        atoms.positions,
+        species(model, atoms),
+        atoms.cell.array[None],
+        atoms.pbc[None],
+        np.array([0, len(atoms)]),
+        model.pair_cutoffs,
+    )
+    return pairs.n_pairs / len(atoms)
 
 
 def steps(atoms: Atoms, n: int = 8) -> list[NDArray[np.float64]]:
