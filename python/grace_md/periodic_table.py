@@ -23,6 +23,19 @@ _LOWER_ROWS = [
 ]
 
 
+def position(symbol: str) -> tuple[int, int]:
+    """Return (period, group) of an element; lanthanides and actinides stand below groups 3 to 17.
+
+    Raises ValueError for a symbol that is no element.
+    """
+    for first, rows in ((1, _MAIN_ROWS), (6, _LOWER_ROWS)):
+        for offset, row in enumerate(rows):
+            cells = row.split()
+            if symbol in cells and symbol != ".":
+                return first + offset, cells.index(symbol) + 1
+    raise ValueError(f"`{symbol}` is not a chemical element.")
+
+
 def draw(values: Mapping[str, float]) -> str:
     """Return a table with the symbols of `values` and their numbers (one decimal) below; other elements are dots.
 

@@ -21,7 +21,16 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-__all__ = ["WeightFileError", "element_names", "file_sha256", "pack_npz", "read_npz", "select_elements", "write_npz"]
+__all__ = [
+    "WeightFileError",
+    "element_names",
+    "file_sha256",
+    "pack_npz",
+    "read_npz",
+    "select_elements",
+    "take_elements",
+    "write_npz",
+]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -171,8 +180,18 @@ def select_elements(arrays: Mapping[str, NDArray[Any]], elements: Sequence[str])
         raise ValueError(f"`elements` has {', '.join(unknown)}, unknown to the model; it knows {', '.join(known)}.")
     if not elements or len(set(elements)) != len(elements):
         raise ValueError(f"`elements` = {list(elements)} must name at least one element, each one once.")
-    keep = np.array([known.index(element) for element in elements])
-    return {key: _select(arrays, key, keep, len(known)) for key in arrays}
+    return take_elements(arrays, [known.index(element) for element in elements])
+
+
+def take_elements(arrays: Mapping[str, NDArray[Any]], indices: Sequence[int]) -> Arrays:
+    """Return the arrays with the elements of these indices, in this order; an index may come more than once.
+
+    A repeated element keeps its symbol: the caller renames it (`element_names`), which makes a new element that behaves
+    like another one.
+    """
+    n_elements = len(element_names(arrays))
+    keep = np.array(indices, dtype=np.int64)
+    return {key: _select(arrays, key, keep, n_elements) for key in arrays}
 
 
 def _select(arrays: Mapping[str, NDArray[Any]], key: str, keep: NDArray[np.int64], n_elements: int) -> NDArray[Any]:
