@@ -31,6 +31,7 @@ BELOW = {
     "model": {"_core", "weights"},
     "neighbors": {"_core", "model"},
     "ase": {"_core", "model", "neighbors"},
+    "torch": {"_core", "couplings", "neighbors", "torch", "weights"},
     "doctor": {"lammps"},
 }
 TOP = {"cli", "commands", "workflows", "training", "smax", "alchemy", "analysis"}
