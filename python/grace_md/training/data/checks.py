@@ -166,7 +166,7 @@ def _steps(records: Sequence[Record]) -> Iterator[_Pair]:
                 away = (places - np.round(places)) @ same[k].cell
             nearest = k + 1 + int(np.argmin((away**2).sum(axis=(1, 2))))
             pair = _compare(same[k], same[nearest])
-            if pair is not None:
+            if pair is not None and pair.force_work != 0.0:
                 yield pair
 
 

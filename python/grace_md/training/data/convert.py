@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import multiprocessing
@@ -189,7 +190,7 @@ def _plan(sources: Sequence[Source], options: Any, shard_atoms: int | None, chec
     for source, some in zip(sources, parts, strict=True):
         frames = sample_frames(source, some, *SAMPLE)
         keys.append(resolve_keys(source.keys, frames, source.label))
-        if check != "off":  # before hours of work; the whole set is checked afterwards
+        if check == "error":  # before hours of work; the whole set is checked afterwards
             records = [extract(frame, keys[-1]) for frame in frames]
             _judge(source.label, check_records(records, keys[-1]), check)
     return {
@@ -326,17 +327,13 @@ def convert(
         if missing:
             (folder / "index.json").unlink(missing_ok=True)
             start = total - sum(job.part.n_atoms for job in missing)
-            with ProgressBar(total, "converting (atoms)", start, stream=None if progress else _silent()) as bar:
+            with ProgressBar(total, "converting (atoms)", start, stream=None if progress else io.StringIO()) as bar:
                 _run(missing, workers or len(os.sched_getaffinity(0)), bar)
         _finish(folder, found, identities, jobs, check)
         shards = ShardSet(folder)
         if report and not (folder / "report.json").is_file():
             data_report(shards).write(folder)
     return shards
-
-
-def _silent() -> Any:
-    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _finish(

@@ -5,15 +5,22 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from grace_md.torch.batch import AtomsBatch
     from grace_md.training.data.collate import Labels
     from grace_md.training.data.sampler import BatchSampler
-    from grace_md.training.data.shards import ShardSet
 
-__all__ = ["BatchLoader"]
+__all__ = ["BatchLoader", "BatchSource"]
+
+
+class BatchSource(Protocol):
+    """What makes batches: a `ShardSet`, or something around one."""
+
+    def batch(self, indices: Any) -> tuple[AtomsBatch, Labels]:
+        """Return the structures `indices` as a batch with its labels."""
+        ...
 
 
 class BatchLoader:
@@ -24,12 +31,13 @@ class BatchLoader:
 
     Parameters
     ----------
-    shards, sampler
+    shards : ShardSet, or anything with its method `batch`
+    sampler : BatchSampler
     prefetch : int
         Batches that wait; 0 makes them when they are asked for, without a thread.
     """
 
-    def __init__(self, shards: ShardSet, sampler: BatchSampler, prefetch: int = 2) -> None:
+    def __init__(self, shards: BatchSource, sampler: BatchSampler, prefetch: int = 2) -> None:
         if prefetch < 0:
             raise ValueError(f"`prefetch` = {prefetch} must be at least 0.")
         self.shards, self.sampler, self.prefetch = shards, sampler, prefetch

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.calculators.calculator import Calculator
 
 from grace_md.training.data.labels import Frame
 from grace_md.training.data.readers import Part, Source, _cut, _open, _part, _rows, frame_from_atoms
@@ -35,6 +36,7 @@ ALLOWED = {
     "numpy._core.multiarray": {"_reconstruct", "scalar"},
     "numpy.core.numeric": {"_frombuffer"},
     "numpy._core.numeric": {"_frombuffer"},
+    "pandas.arrays": {"StringArray", "ArrowStringArray"},
     "pandas": {"StringDtype", "DataFrame", "Series", "Index", "RangeIndex"},
     "pandas.core.frame": {"DataFrame"},
     "pandas.core.series": {"Series"},
@@ -51,8 +53,20 @@ ALLOWED = {
 }
 
 
+# Bound methods that ASE's own calculators keep among their attributes: the only ones that may be looked up.
+METHODS = {"_deprecated_get_spin_polarized"}
+
+
+def _method(owner: Any, name: str) -> Any:
+    if name in METHODS and isinstance(owner, Calculator):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f"it looks up the attribute {name!r} of {type(owner).__name__}")
+
+
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _method
         if name in ALLOWED.get(module, ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it uses {module}.{name}")

@@ -148,7 +148,7 @@ def _references(shards: ShardSet) -> tuple[Floats, Floats, str]:
     rank = int(np.linalg.matrix_rank(a))
     warning = ""
     if rank < int(used.sum()):
-        names = " ".join(e for e, u in zip(present, used.tolist(), strict=True) if u)
+        names = " ".join(e for e, u in zip(present, np.atleast_1d(used), strict=True) if u)
         warning = f"The compositions determine only {rank} combinations of the {int(used.sum())} energies of {names}."
     residual = np.full(len(shards), np.nan)
     residual[fitted] = target - a @ energies[used]

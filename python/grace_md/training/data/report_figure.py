@@ -50,7 +50,8 @@ def _histogram(axis: Any, values: Any, title: str, *, log: bool = False) -> None
         axis.set_xscale("log")
     outside = int(((known < low) | (known > high)).sum())
     if outside:
-        axis.text(0.98, 0.95, f"{outside} outside", transform=axis.transAxes, ha="right", va="top", color="0.4")
+        side = ("left", 0.02) if log else ("right", 0.98)
+        axis.text(side[1], 0.95, f"{outside} outside", transform=axis.transAxes, ha=side[0], va="top", color="0.4")
 
 
 def draw(report: DataReport, path: Path) -> None:
@@ -73,9 +74,9 @@ def draw(report: DataReport, path: Path) -> None:
         if len(both):
             shown = both[:: max(1, len(both) // MOST_POINTS)]
             axes[1, 0].plot(volume[shown], pressure[shown], ".", ms=2, color=BLUE, alpha=0.4, rasterized=True)
-            for values, limit in ((volume, axes[1, 0].set_xlim), (pressure, axes[1, 0].set_ylim)):
-                low, high = np.percentile(values[both], CLIP)
-                limit(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
+            low, high = np.percentile(pressure[both], CLIP)
+            axes[1, 0].set_ylim(low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
+            axes[1, 0].set_xscale("log")
         _histogram(axes[1, 1], columns["contact"], "closest contact / covalent radii")
         _histogram(axes[1, 2], columns["neighbors"], "neighbours per atom")
         for axis in axes.flat[1:]:
