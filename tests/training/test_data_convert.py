@@ -325,7 +325,7 @@ def test_several_sources_and_sets(xyz: Path, tmp_path: Path) -> None:
 def test_checks_stop_a_conversion_before_it_begins(tmp_path: Path) -> None:
     path = tmp_path / "scan.extxyz"
     ase.io.write(path, volume_scan())
-    with pytest.raises(LabelError, match=r"scan.extxyz: .*stress.*set `stress_unit`.*check='warn'"):
+    with pytest.raises(LabelError, match=r"scan.extxyz: .*stress.*set `stress_unit`.*set `check` to 'warn'"):
         make(Source(str(path), keys=LabelKeys(stress_unit="kbar")), tmp_path / "s")
     assert not list((tmp_path / "s").glob("shard-*"))
     shards = make(Source(str(path), keys=LabelKeys(stress_unit="kbar")), tmp_path / "s", check="warn")

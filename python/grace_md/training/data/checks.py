@@ -316,7 +316,7 @@ def raise_if_suspicious(checks: Sequence[Check], source: str) -> None:
     """Raise LabelError with the first suspicious check and how to go on regardless."""
     for check in checks:
         if check.verdict == SUSPICIOUS:
-            raise LabelError(f"{source}: {check.message} If the labels are right, pass check='warn'.")
+            raise LabelError(f"{source}: {check.message} If the labels are right, set `check` to 'warn'.")
 
 
 def records_of(shards: ShardSet, indices: Sequence[int] | NDArray[np.int64]) -> list[Record]:

@@ -27,7 +27,7 @@ from grace_md.progress import ProgressBar
 from grace_md.training.data.build import Cutoffs, build_arrays
 from grace_md.training.data.checks import SUSPICIOUS, Check, check_records, raise_if_suspicious, sample_of
 from grace_md.training.data.labels import LabelKeys, extract, resolve_keys
-from grace_md.training.data.readers import SERVERS, Part, Source, expand, read_part, sample_frames, scan
+from grace_md.training.data.readers import SERVERS, Part, Source, expand, merged, read_part, sample_frames, scan
 from grace_md.training.data.report import data_report
 from grace_md.training.data.shards import ShardSet
 from grace_md.training.data.storage import FORMAT, shard_is_complete, write_json, write_shard
@@ -40,6 +40,7 @@ SMALL = 100_000  # atoms; below, starting processes costs more than it saves
 SHARDS, SHARD_ATOMS = 16, (10_000, 200_000)  # about as many shards of a small set; smallest and largest size
 MOST_SHARDS, MOST_ATOMS = 2000, 1_000_000  # of huge sets, whose shards are larger
 POLL_SECONDS = 1.0
+MB, WORTH_A_BAR = 1e6, 200.0
 SAMPLE = 10, 200  # places of a source, and successive structures at each, that are looked at before the conversion
 OURS = ("shard-*.bin", "shard-*.json", "*.part", "index.json", "plan.json", "report.*", "report-*.png")
 
@@ -108,21 +109,22 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _file_hash(path: Path) -> str:
+def _file_hash(path: Path, bar: ProgressBar) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
+        while block := stream.read(1 << 24):
             digest.update(block)
+            bar.update(len(block) / MB)
     return digest.hexdigest()
 
 
-def _identity(source: Source, known: Mapping[str, Any] | None) -> dict[str, Any]:
+def _identity(source: Source, known: Mapping[str, Any] | None, bar: ProgressBar) -> dict[str, Any]:
     """Return size, time and hash of a file; the hash of `known` is kept while size and time are the same."""
     if source.file.startswith(SERVERS):
         return {"size": 0, "modified": 0.0, "sha256": hashlib.sha256(source.file.encode()).hexdigest()}
     stat = Path(source.file).stat()
     same = known is not None and (known["size"], known["modified"]) == (stat.st_size, stat.st_mtime)
-    digest = known["sha256"] if known is not None and same else _file_hash(Path(source.file))
+    digest = known["sha256"] if known is not None and same else _file_hash(Path(source.file), bar)
     return {"size": stat.st_size, "modified": stat.st_mtime, "sha256": digest}
 
 
@@ -177,15 +179,13 @@ def _prepare(folder: Path, options: Any, *, force: bool) -> Any:
     return None
 
 
-def _plan(sources: Sequence[Source], options: Any, shard_atoms: int | None, check: str) -> Any:
+def _plan(sources: Sequence[Source], options: Any, shard_atoms: int | None, check: str, bar: ProgressBar) -> Any:
     """Scan the sources and cut them into shards."""
-    parts = [scan(source, shard_atoms or SHARD_ATOMS[0]) for source in sources]
+    parts = [scan(source, shard_atoms or SHARD_ATOMS[0], lambda n: bar.update(n / MB)) for source in sources]
     total = sum(part.n_atoms for some in parts for part in some)
     if shard_atoms is None:
-        target = int(np.clip(total / SHARDS, *SHARD_ATOMS))
-        target = max(target, min(total // MOST_SHARDS, MOST_ATOMS))
-        if target > SHARD_ATOMS[0]:
-            parts = [scan(source, target) for source in sources]
+        target = max(int(np.clip(total / SHARDS, *SHARD_ATOMS)), min(total // MOST_SHARDS, MOST_ATOMS))
+        parts = [merged(some, target) for some in parts]
     keys = []
     for source, some in zip(sources, parts, strict=True):
         frames = sample_frames(source, some, *SAMPLE)
@@ -307,13 +307,19 @@ def convert(
     with _locked(folder):
         earlier = (_load(folder / "plan.json") or {}).get("files", [])
         known = dict(earlier) if isinstance(earlier, dict) else {}
-        identities = [_identity(source, known.get(os.path.abspath(source.file))) for source in found]
+        size = sum(Path(source.file).stat().st_size for source in found if Path(source.file).is_file()) / MB
+        # Twice through every file: its checksum, and where its structures are.
+        reading = ProgressBar(
+            2 * size, "reading (MB)", stream=None if progress and size > WORTH_A_BAR else io.StringIO()
+        )
+        identities = [_identity(source, known.get(os.path.abspath(source.file)), reading) for source in found]
         options = _options(found, cutoffs, identities, unknown_elements=unknown_elements, store_lists=store_lists)
         plan = _prepare(folder, options, force=force)
         if plan is None:
-            plan = _plan(found, options, shard_atoms, check)
+            plan = _plan(found, options, shard_atoms, check, reading)
             plan["files"] = {os.path.abspath(s.file): i for s, i in zip(found, identities, strict=True)}
             write_json(folder / "plan.json", plan)
+        reading.close()
         for part in folder.glob("*.part"):
             part.unlink()
         skip = unknown_elements == "skip"

@@ -24,7 +24,7 @@ from ase.io.extxyz import read_xyz
 
 from grace_md.training.data.labels import Frame, LabelError, LabelKeys
 
-__all__ = ["Part", "Source", "expand", "frame_from_atoms", "read_part", "sample_frames", "scan"]
+__all__ = ["Part", "Source", "expand", "frame_from_atoms", "merged", "read_part", "sample_frames", "scan"]
 
 INDEX = re.compile(r"^(?P<path>.+)@(?P<index>-?\d+|-?\d*:-?\d*(:-?\d+)?)$")
 COMPRESSED: dict[str, Callable[..., Any]] = {
@@ -36,6 +36,7 @@ SUFFIXES = {
 }  # fmt: skip
 FORMATS = ("extxyz", "ase-db", "aselmdb", "pickle", "ase")
 SERVERS = ("postgresql://", "postgres://", "mysql://", "mariadb://")  # databases that are no files
+BYTES_PER_NOTE = 1 << 24  # between two calls that tell how far the scan of a file is
 FRAMES_PER_PARSE = 64  # of an XYZ file: bounds memory, and hides the cost of starting the parser
 
 
@@ -217,10 +218,10 @@ def _open(path: str) -> IO[bytes]:
     return cast("IO[bytes]", COMPRESSED.get(Path(path).suffix, open)(path, "rb"))
 
 
-def _index_xyz(path: str) -> tuple[list[int], list[int]]:
+def _index_xyz(path: str, advance: Callable[[int], None]) -> tuple[list[int], list[int]]:
     """Atoms and first byte of each structure (and the end of the last one)."""
     counts: list[int] = []
-    offsets, offset = [0], 0
+    offsets, offset, told = [0], 0, 0
     with _open(path) as stream:
         while line := stream.readline():
             if not line.strip():
@@ -238,11 +239,14 @@ def _index_xyz(path: str) -> tuple[list[int], list[int]]:
             offset += len(line) + sum(lengths)
             counts.append(n)
             offsets.append(offset)
+            if offset - told > BYTES_PER_NOTE:
+                advance(offset - told)
+                told = offset
     return counts, offsets
 
 
-def _scan_xyz(source: Source, target_atoms: int) -> list[Part]:
-    counts, offsets = _index_xyz(source.file)
+def _scan_xyz(source: Source, target_atoms: int, advance: Callable[[int], None]) -> list[Part]:
+    counts, offsets = _index_xyz(source.file, advance)
     rows = _rows(source.selection, len(counts), source.path)
     return [
         _part(rows, a, b, n, offsets[rows[a]], offsets[rows[b - 1] + 1])
@@ -290,8 +294,23 @@ def _read_ase(source: Source, part: Part) -> Iterator[Frame]:
         yield frame_from_atoms(atoms, row, source.label)
 
 
-def scan(source: Source, target_atoms: int) -> list[Part]:
+def merged(parts: Sequence[Part], target_atoms: int) -> list[Part]:
+    """Join successive parts of one source until they have about `target_atoms` atoms."""
+    found: list[Part] = []
+    for part in parts:
+        if found and found[-1].n_atoms < target_atoms:
+            found[-1] = replace(
+                found[-1], stop=part.stop, n_atoms=found[-1].n_atoms + part.n_atoms, end=max(part.end, found[-1].end)
+            )
+        else:
+            found.append(part)
+    return found
+
+
+def scan(source: Source, target_atoms: int, advance: Callable[[int], None] = lambda _: None) -> list[Part]:
     """Cut a source into parts of about `target_atoms` atoms (at least one structure each).
+
+    `advance` is called now and then with the bytes that were read since, for progress bars.
 
     Raises
     ------
@@ -302,8 +321,9 @@ def scan(source: Source, target_atoms: int) -> list[Part]:
 
     if not source.file.startswith(SERVERS) and not Path(source.file).is_file():
         raise FileNotFoundError(f"There is no data file `{source.file}`; check the path.")
+    if source.kind == "extxyz":
+        return _scan_xyz(source, target_atoms, advance)
     scanners: dict[str, Callable[[Source, int], list[Part]]] = {
-        "extxyz": _scan_xyz,
         "ase": _scan_ase,
         "ase-db": databases.scan_ase_db,
         "aselmdb": databases.scan_aselmdb,
