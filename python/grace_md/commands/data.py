@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 LABELS = ("energy", "forces", "stress", "virial")
 EPILOG = """Sources are files, directories or patterns: extended XYZ, ASE databases, aselmdb (OMat24), pickled tables,
-and what else ASE reads; FILE@0:1000 takes a range. Labels are found by their names, in eV, eV/A, eV/A^3 with the sign of
-ASE; VASP's stresses need --units stress=-kbar."""
+and what else ASE reads; FILE@0:1000 takes a range. Labels are found by their names, in eV, eV/A, eV/A^3 with the sign
+of ASE; VASP's stresses need --units stress=-kbar."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
