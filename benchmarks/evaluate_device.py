@@ -28,7 +28,7 @@ import numpy as np
 import structures
 from ase import Atoms
 from evaluate_tables import print_header, print_rest, print_row
-from kernel_floors import floors
+from kernel_floors import floor_of, floors
 from operations import Operations, count
 from peer import DTYPE, Peer, add_ratios, start_peer
 
@@ -44,6 +44,7 @@ PYTHON_ATOMS = 100_000  # up to here GraceCalculator is timed too
 LAVA_ATOMS = 100_000  # up to here the lava is timed too
 SMALL_ATOMS = 32
 LEAST_LAVA = 20  # atoms that hold its nine elements
+TENSOR_PRODUCTS = 3  # of TF32 for one of fp32 (evaluator_cuda/row_gemm_tensor_kernels.hpp)
 WARM_UP = 3  # a GPU records the launches of a step the second time that it meets them
 
 
@@ -136,14 +137,17 @@ class Case:
                 "ns_per_atom": 1e9 * seconds / 2 / n,
                 "share": seconds / total,
             }
-            if name in least:
+            floor = floor_of(least, name)
+            if floor is not None:
                 per_second = 2 * n / seconds if seconds > 0.0 else 0.0
                 row |= {
-                    "operations": least[name].operations,
-                    "bytes": least[name].bytes,
-                    "multiply_add_share": least[name].operations * per_second / rate,
-                    "copy_share": least[name].bytes * per_second / ceilings["copy_bytes"],
+                    "operations": floor.operations,
+                    "bytes": floor.bytes,
+                    "multiply_add_share": floor.operations * per_second / rate,
+                    "copy_share": floor.bytes * per_second / ceilings["copy_bytes"],
                 }
+                if name.endswith("_tensor") and ceilings["matrix_tf32"] > 0.0:
+                    row["matrix_share"] = TENSOR_PRODUCTS * floor.operations * per_second / ceilings["matrix_tf32"]
             rows.append(row)
         return rows
 

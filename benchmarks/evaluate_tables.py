@@ -31,10 +31,14 @@ def print_rest(report: dict[str, Any]) -> None:
         if head != (row["model"], row["precision"]):
             head = (row["model"], row["precision"])
             print(f"\nkernels of {row['model']} {row['precision']}, {row['n_atoms']} atoms, per step and atom")
-            print(f"{'kernel':26s}{'launches':>9s}{'ns':>9s}{'share':>8s}{'of FMA':>9s}{'of copy':>9s}")
+            print(
+                f"{'kernel':26s}{'launches':>9s}{'ns':>9s}{'share':>8s}{'of FMA':>9s}{'of copy':>9s}{'of matrix':>11s}"
+            )
         shares = ""
         if "operations" in row:
             shares = f"{100 * row['multiply_add_share']:8.1f}%{100 * row['copy_share']:8.1f}%"
+        if "matrix_share" in row:
+            shares += f"{100 * row['matrix_share']:10.1f}%"
         print(f"{row['kernel']:26s}{row['launches']:9.1f}{row['ns_per_atom']:9.2f}{100 * row['share']:7.1f}%{shares}")
     print("\nagainst fp64: energy per atom, eV; force error / largest force")
     for row in report["precisions"]:

@@ -48,6 +48,11 @@ class Floor:
     bytes: float = 0.0
 
 
+def floor_of(found: dict[str, Floor], kernel: str) -> Floor | None:
+    """Return the floor of a kernel of the profile: dense maps have a second kernel, on tensor cores."""
+    return found.get(kernel.removesuffix("_tensor"))
+
+
 def padded(n_channels: int) -> int:
     """Channels of a row in memory."""
     return -(-n_channels // CHANNEL_UNIT) * CHANNEL_UNIT
@@ -159,17 +164,20 @@ def main() -> None:
     parser.add_argument("--neighbors", type=float, default=58.0)
     parser.add_argument("--skin", type=float, default=0.5, help="A, of the neighbour list")
     parser.add_argument("--tflops", type=float, default=67.0, help="multiply-adds of the card, 1e12 operations/s")
+    parser.add_argument("--matrix-tflops", type=float, default=165.0, help="row_gemm: a third of TF32; fp64: --tflops")
     parser.add_argument("--tbytes", type=float, default=4.3, help="copies of the card, 1e12 bytes read and written/s")
     parser.add_argument("--reached", type=float, default=0.4, help="share of the ceilings that is predicted")
     options = parser.parse_args()
     entries = options.neighbors * (1.0 + options.skin / models.CUTOFF) ** 3
     real_bytes = 8 if options.precision == "fp64" else 4
-    print("| model | kernel | kFLOP | kB | ns at the FMA rate | ns at the copy rate | predicted, ns |")
+    print("| model | kernel | kFLOP | kB | ns of arithmetic | ns at the copy rate | predicted, ns |")
     print("|---|---|---|---|---|---|---|")
     for name in options.models:
         sums = np.zeros(5)
         for kernel, floor in floors(models.build(name), options.neighbors, real_bytes, entries).items():
-            arithmetic, memory = floor.operations / options.tflops / 1e3, floor.bytes / options.tbytes / 1e3
+            on_matrix_units = kernel == "row_gemm" and options.precision == "mixed"
+            rate = options.matrix_tflops if on_matrix_units else options.tflops
+            arithmetic, memory = floor.operations / rate / 1e3, floor.bytes / options.tbytes / 1e3
             predicted = max(arithmetic, memory) / options.reached
             row = np.array([floor.operations / 1e3, floor.bytes / 1e3, arithmetic, memory, predicted])
             sums += row
