@@ -38,8 +38,9 @@ void row_gemm(Device& device, const RowGemm<Real>& gemm, const Chunk& chunk, con
   if (chunk.n_atoms == 0 || gemm.n_targets == 0) return;
   with_columns(tile_columns(gemm.n_columns), [&](auto columns) {
     const auto launch = [&](auto kernel) {
-      kernel.in = {gemm, chunk, arena, block, arena_out, block_out, (gemm.n_columns + columns - 1) / columns};
-      device.launch(kernel, {kernel.in.blocks(), static_cast<unsigned>(gemm.n_targets)}, kernel.in.shared_bytes());
+      kernel.in = {gemm, chunk, arena, block, arena_out, block_out, 0, 0};
+      const device::Grid grid = kernel.in.grid();
+      device.launch(kernel, grid, gemm_shared_bytes<decltype(kernel)>());
     };
     if constexpr (sizeof(Real) == 4)
       if (units == GemmUnits::tensor) return launch(RowGemmTensor<decltype(columns)::value>());

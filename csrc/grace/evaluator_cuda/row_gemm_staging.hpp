@@ -1,13 +1,15 @@
 // What the kernels of row_gemm.hpp share: which numbers a block computes, how the sources come into shared memory, and
 // how partial sums are added.
 //
-// A block makes a tile of one target, `atoms` x `columns`. The inner dimension of all its sources is walked in slabs:
-// the slab of the rows, [atoms][slab], and of the matrix, [slab][columns], are copied to shared memory asynchronously,
-// gemm_stages - 1 slabs ahead of the one that is multiplied. Rows of atoms beyond the tile and columns beyond the
-// target are not copied; what they hold reaches only sums that are never stored. Teams of threads each take a part of
-// every slab, and their sums are added in a fixed order at the end.
+// A block makes a tile, `atoms` x `columns`, of some targets one after another. The inner dimension of all their
+// sources is walked in slabs: the slab of the rows, [atoms][slab], and of the matrix, [slab][columns], are copied to
+// shared memory asynchronously, gemm_stages - 1 slabs ahead of the one that is multiplied, also beyond the end of a
+// target. Targets of one multiplet follow each other, so that their matrices are still in the L1 cache. Rows of atoms
+// beyond the tile and columns beyond the target are not copied; what they hold reaches only sums that are never stored.
+// Teams of threads each take a part of every slab, and their sums are added in a fixed order at the end.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "grace/device/kernel.hpp"
@@ -31,11 +33,17 @@ constexpr int slab_size(int columns) {
   return (columns >= 32 ? 128 : 256) / static_cast<int>(sizeof(Real));
 }
 
-// A slab of a source.
+// Blocks that a launch should have, some waves on the largest GPUs, before a block makes more than one target.
+constexpr int wanted_blocks = 1024;
+constexpr int most_block_targets = 8;
+
+// A slab of a source of a target.
 struct GemmStep {
+  int target = -1;
   int source = 0;
+  int end = 0;     // of the target's sources
   int k = 0;       // first row of the matrix
-  int inputs = 0;  // rows of the matrix in this slab
+  int inputs = 0;  // rows of the matrix in this slab; 0: there are no more slabs
 };
 
 // Atoms and columns of a block.
@@ -47,7 +55,7 @@ struct GemmPlace {
   int n_columns = 0;
 };
 
-// Tile: constants atoms, columns, slab, row_pitch, matrix_pitch, threads.
+// Tile: constants atoms, columns, slab, row_pitch, matrix_pitch, threads, teams, team_threads, most_targets.
 template <class Real, class Tile>
 struct GemmInput {
   RowGemm<Real> gemm;
@@ -57,16 +65,22 @@ struct GemmInput {
   Real* arena_out;
   Real* block_out;
   int column_blocks;
+  int block_targets;
 
   static constexpr int stage_numbers = Tile::atoms * Tile::row_pitch + Tile::slab * Tile::matrix_pitch;
-  static constexpr std::size_t shared_bytes() { return device::shared_size<Real>(gemm_stages * stage_numbers); }
 
   // Parts of an AtomTile, or of the chunk where all elements share their matrices.
   static constexpr int tile_parts = gemm_atoms / Tile::atoms;
-  unsigned blocks() const {
-    const unsigned tiles = gemm.element_stride != 0 ? static_cast<unsigned>(chunk.n_tiles * tile_parts)
-                                                    : device::blocks_for(chunk.n_atoms, Tile::atoms);
-    return tiles * static_cast<unsigned>(column_blocks);
+  unsigned tiles() const {
+    return gemm.element_stride != 0 ? static_cast<unsigned>(chunk.n_tiles * tile_parts)
+                                    : device::blocks_for(chunk.n_atoms, Tile::atoms);
+  }
+  device::Grid grid() {
+    column_blocks = (gemm.n_columns + Tile::columns - 1) / Tile::columns;
+    const unsigned x = tiles() * static_cast<unsigned>(column_blocks);
+    const std::int64_t all = std::int64_t{x} * gemm.n_targets;
+    block_targets = static_cast<int>(std::clamp<std::int64_t>(all / wanted_blocks, 1, Tile::most_targets));
+    return {x, device::blocks_for(gemm.n_targets, block_targets)};
   }
 
   GRACE_DEVICE GemmPlace place(unsigned x) const {
@@ -88,17 +102,24 @@ struct GemmInput {
     return p;
   }
 
-  // ---- steps: the slabs of the sources [first, last) of a target; inputs == 0 after the last one
+  // ---- steps: the slabs of all sources of the targets before `end`
 
-  GRACE_DEVICE GemmStep step(int source, int k, int last) const {
-    if (source >= last) return {source, 0, 0};
-    const int left = gemm.sources[source].row.stride - k;
-    return {source, k, left < Tile::slab ? left : Tile::slab};
+  GRACE_DEVICE GemmStep slab(GemmStep at) const {
+    const int left = gemm.sources[at.source].row.stride - at.k;
+    at.inputs = left < Tile::slab ? left : Tile::slab;
+    return at;
   }
-  GRACE_DEVICE GemmStep next(const GemmStep& now, int last) const {
+  GRACE_DEVICE GemmStep first_slab(int target, int end) const {
+    if (target >= end) return {};
+    const GemmTarget& t = gemm.targets[target];
+    return slab({target, t.first_source, t.first_source + t.n_sources, 0, 0});
+  }
+  GRACE_DEVICE GemmStep next_slab(const GemmStep& now, int end) const {
     if (now.inputs == 0) return now;
     const int k = now.k + now.inputs;
-    return k < gemm.sources[now.source].row.stride ? step(now.source, k, last) : step(now.source + 1, 0, last);
+    if (k < gemm.sources[now.source].row.stride) return slab({now.target, now.source, now.end, k, 0});
+    if (now.source + 1 < now.end) return slab({now.target, now.source + 1, now.end, 0, 0});
+    return Tile::most_targets > 1 ? first_slab(now.target + 1, end) : GemmStep();
   }
 
   // ---- shared memory: gemm_stages times rows [atoms][row_pitch] and matrix [slab][matrix_pitch]
@@ -152,44 +173,19 @@ struct GemmInput {
   }
 };
 
-// Walks the slabs of all sources of a target. start(thread, own) sets the sums while the first slabs are on their way;
-// multiply(warp, rows, matrix, inputs) adds the products of a slab, as code of block.each_warp.
-template <class Private, class Input, class Block, class Real, class Start, class Multiply>
-GRACE_DEVICE void walk_slabs(const Input& in, Block& block, const GemmPlace& place, const GemmTarget& target,
-                             Real* memory, Start start, Multiply multiply) {
-  const int last = target.first_source + target.n_sources;
-  GemmStep now = in.step(target.first_source, 0, last), ahead = now;
-  for (int stage = 0; stage < gemm_stages - 1; ++stage) {
-    block.each_thread([&](int thread, Private&) { in.copy(block, thread, place, ahead, memory, stage); });
-    ahead = in.next(ahead, last);
-  }
-  block.each_thread([&](int thread, Private& own) {
-    start(thread, own);
-    block.template wait_copies<gemm_stages - 2>();
-  });
-  for (int stage = 0; now.inputs > 0; stage = (stage + 1) % gemm_stages) {
-    block.each_warp([&](auto& warp) {
-      warp.each_lane([&](int thread, Private&) {
-        in.copy(block, thread, place, ahead, memory, (stage + gemm_stages - 1) % gemm_stages);
-      });
-      multiply(warp, Input::rows(memory, stage), Input::matrix(memory, stage), now.inputs);
-      warp.each_lane([&](int, Private&) { block.template wait_copies<gemm_stages - 2>(); });
-    });
-    now = in.next(now, last);
-    ahead = in.next(ahead, last);
-  }
-}
+// The sums of a block's threads: Private::sum is an array of packets `x`.
+template <class Private>
+struct GemmSums {
+  using Sum = std::remove_extent_t<decltype(Private::sum)>;
+  static constexpr int n = std::extent_v<decltype(Private::sum)>;
+};
 
-// Adds the sums of all teams to those of the first one; (0 + 2) + (1 + 3) for four. Private::sum is an array of packets
-// `x`; memory: half the block's sums.
-template <int teams, int team_threads, class Private, class Block>
-GRACE_DEVICE void add_teams(Block& block, void* memory) {
-  using Sums = decltype(Private::sum);
-  using Sum = std::remove_extent_t<Sums>;
-  constexpr int n = std::extent_v<Sums>;
-  Sum* partial = static_cast<Sum*>(memory);
-  for (int half = teams / 2; half > 0; half /= 2) {
-    const int pitch = half * team_threads;
+// Adds the sums of all teams to those of the first one; (0 + 2) + (1 + 3) for four. partial: sums of half the block.
+template <class Tile, class Private, class Block, class Sum>
+GRACE_DEVICE void add_teams(Block& block, Sum* partial) {
+  constexpr int n = GemmSums<Private>::n;
+  for (int half = Tile::teams / 2; half > 0; half /= 2) {
+    const int pitch = half * Tile::team_threads;
     block.each_thread([&](int thread, Private& own) {
       if (thread < pitch || thread >= 2 * pitch) return;
       for (int i = 0; i < n; ++i) partial[i * pitch + thread - pitch] = own.sum[i];
@@ -202,6 +198,78 @@ GRACE_DEVICE void add_teams(Block& block, void* memory) {
       }
     });
   }
+}
+
+// Shared memory of a kernel: the slabs, and sums of half the block where teams add theirs.
+template <class Kernel>
+GRACE_HD constexpr int partial_sums() {
+  return Kernel::Tile::teams > 1 ? GemmSums<typename Kernel::Private>::n * Kernel::threads / 2 : 0;
+}
+template <class Kernel>
+constexpr std::size_t gemm_shared_bytes() {
+  using Real = std::remove_cv_t<std::remove_pointer_t<decltype(Kernel::Input::arena)>>;
+  return device::shared_size<Real>(gemm_stages * Kernel::Input::stage_numbers) +
+         device::shared_size<typename GemmSums<typename Kernel::Private>::Sum>(partial_sums<Kernel>());
+}
+
+// The walk over the slabs, which a kernel completes:
+//   kernel.start(thread, place, target, own)           sets the sums of a target
+//   Kernel::multiply(warp, place, rows, matrix, inputs) adds the products of a slab, as code of block.each_warp
+//   kernel.finish(thread, place, target, own)          stores the sums
+template <class Kernel, class Real, class Block>
+GRACE_DEVICE void walk_slabs(const Kernel& kernel, Block& block) {
+  using Private = typename Kernel::Private;
+  using Input = typename Kernel::Input;
+  using Sum = typename GemmSums<Private>::Sum;
+  using Tile = typename Kernel::Tile;
+  constexpr bool several = Tile::most_targets > 1;
+  const Input& in = kernel.in;
+  const GemmPlace place = in.place(block.x());
+  if (place.count <= 0) return;
+  const int first = static_cast<int>(block.y()) * in.block_targets;
+  const int end = first + in.block_targets < in.gemm.n_targets ? first + in.block_targets : in.gemm.n_targets;
+  Real* memory = block.template shared<Real>(gemm_stages * Input::stage_numbers);
+  Sum* partial = block.template shared<Sum>(partial_sums<Kernel>());
+
+  GemmStep now = in.first_slab(first, end), ahead = now;
+  for (int stage = 0; stage < gemm_stages - 1; ++stage) {
+    block.each_thread([&](int thread, Private&) { in.copy(block, thread, place, ahead, memory, stage); });
+    ahead = in.next_slab(ahead, end);
+  }
+  block.each_thread([&](int thread, Private& own) {
+    kernel.start(thread, place, in.gemm.targets[first], own);
+    block.template wait_copies<gemm_stages - 2>();
+  });
+  const auto add_partial_sums = [&] {
+    if (Tile::teams > 1) add_teams<Tile, Private>(block, partial);
+  };
+  for (int stage = 0; now.inputs > 0; stage = (stage + 1) % gemm_stages) {
+    const GemmStep next = in.next_slab(now, end);
+    const bool changes = several && next.target != now.target;  // also after the last slab
+    const auto change_target = [&](int thread, Private& own) {
+      kernel.finish(thread, place, in.gemm.targets[now.target], own);
+      if (next.inputs > 0) kernel.start(thread, place, in.gemm.targets[next.target], own);
+    };
+    block.each_warp([&](auto& warp) {
+      warp.each_lane([&](int thread, Private&) {
+        in.copy(block, thread, place, ahead, memory, (stage + gemm_stages - 1) % gemm_stages);
+      });
+      Kernel::multiply(warp, place, Input::rows(memory, stage), Input::matrix(memory, stage), now.inputs);
+      warp.each_lane([&](int thread, Private& own) {
+        if (Tile::teams == 1 && changes) change_target(thread, own);
+        block.template wait_copies<gemm_stages - 2>();
+      });
+    });
+    if (Tile::teams > 1 && changes) {
+      add_partial_sums();
+      block.each_thread(change_target);
+    }
+    now = next;
+    ahead = in.next_slab(ahead, end);
+  }
+  if (several) return;
+  add_partial_sums();
+  block.each_thread([&](int thread, Private& own) { kernel.finish(thread, place, in.gemm.targets[first], own); });
 }
 
 }  // namespace grace::gpu

@@ -28,6 +28,7 @@ struct TensorTile {
   static constexpr int slab = slab_size<float>(columns);
   static constexpr int row_pitch = slab + 4;
   static constexpr int matrix_pitch = columns % 16 == 0 ? columns + 8 : columns;
+  static constexpr int most_targets = most_block_targets;
 };
 
 template <int columns_>
@@ -44,8 +45,6 @@ struct RowGemmTensor {
     device::MmaA row_big[Tile::m_tiles], row_small[Tile::m_tiles];
     device::MmaB matrix_big, matrix_small;
   };
-  static_assert(sizeof(device::MmaC) * n_sums * threads / 2 <= Input::shared_bytes(),
-                "sums of teams are added in the memory of the slabs");
   struct alignas(8) Pair {
     float x[2];
   };
@@ -69,9 +68,10 @@ struct RowGemmTensor {
   }
 
   template <class Warp>
-  static GRACE_DEVICE void multiply(Warp& warp, int count, const float* rows, const float* matrix, int inputs) {
+  static GRACE_DEVICE void multiply(Warp& warp, const GemmPlace& place, const float* rows, const float* matrix,
+                                    int inputs) {
     const Unit of_warp = unit_of(32 * warp.index());
-    if (of_warp.atom >= count) return;
+    if (of_warp.atom >= place.count) return;
     for (int k = 8 * of_warp.team; k < inputs; k += 8 * Tile::teams) {
       warp.each_lane([&](int thread, Private& own) {
         const Unit u = unit_of(thread);
@@ -115,31 +115,25 @@ struct RowGemmTensor {
         }
   }
 
+  GRACE_DEVICE void start(int thread, const GemmPlace& place, const GemmTarget& target, Private& own) const {
+    for (int i = 0; i < n_sums; ++i) own.sum[i] = {};
+    if (target.accumulate == 0) return;
+    each_pair(thread, place, own, [&](int atom, int column, float* sum) {
+      const Pair before = *reinterpret_cast<const Pair*>(in.target(target, place, atom, column));
+      sum[0] = before.x[0];
+      sum[1] = before.x[1];
+    });
+  }
+
+  GRACE_DEVICE void finish(int thread, const GemmPlace& place, const GemmTarget& target, Private& own) const {
+    each_pair(thread, place, own, [&](int atom, int column, const float* sum) {
+      *reinterpret_cast<Pair*>(in.target(target, place, atom, column)) = Pair{{sum[0], sum[1]}};
+    });
+  }
+
   template <class Block>
   GRACE_DEVICE void operator()(Block& block) const {
-    const GemmPlace place = in.place(block.x());
-    if (place.count <= 0) return;
-    const GemmTarget target = in.gemm.targets[block.y()];
-    float* memory = block.template shared<float>(gemm_stages * Input::stage_numbers);
-    const auto start = [&](int thread, Private& own) {
-      for (int i = 0; i < n_sums; ++i) own.sum[i] = {};
-      if (target.accumulate == 0) return;
-      each_pair(thread, place, own, [&](int atom, int column, float* sum) {
-        const Pair before = *reinterpret_cast<const Pair*>(in.target(target, place, atom, column));
-        sum[0] = before.x[0];
-        sum[1] = before.x[1];
-      });
-    };
-    walk_slabs<Private>(in, block, place, target, memory, start,
-                        [&](auto& warp, const float* rows, const float* matrix, int inputs) {
-                          multiply(warp, place.count, rows, matrix, inputs);
-                        });
-    add_teams<Tile::teams, Tile::team_threads, Private>(block, memory);
-    block.each_thread([&](int thread, Private& own) {
-      each_pair(thread, place, own, [&](int atom, int column, const float* sum) {
-        *reinterpret_cast<Pair*>(in.target(target, place, atom, column)) = Pair{{sum[0], sum[1]}};
-      });
-    });
+    walk_slabs<RowGemmTensor, float>(*this, block);
   }
 };
 

@@ -5,9 +5,10 @@
 
 namespace grace::gpu {
 
-// A thread holds thread_atoms x thread_columns sums: atoms unit, unit + 8, ...; columns in packets that lie as far
-// apart as the packets of all threads side by side. So lanes that read rows meet different banks (the pitch is an odd
-// multiple of a packet), and lanes that read the matrix meet one stretch of it.
+// A thread holds thread_atoms x thread_columns sums: atoms a, a + 8, ...; columns in packets that lie as far apart as
+// the packets of all threads side by side. So lanes that read rows meet different banks (the pitch is an odd multiple
+// of a packet), and lanes that read the matrix meet one stretch of it. Of neighbouring lanes, i and i ^ 1 read the same
+// packet of the matrix, i and i ^ 2 the same of the rows: then half a warp reads 16 bytes per lane in one go.
 template <class Real, int columns_>
 struct VectorTile {
   static constexpr int columns = columns_;
@@ -23,6 +24,7 @@ struct VectorTile {
   static constexpr int slab = slab_size<Real>(columns);
   static constexpr int row_pitch = slab + packet;
   static constexpr int matrix_pitch = columns;
+  static constexpr int most_targets = sizeof(Real) == 4 ? 1 : most_block_targets;  // what the registers allow
 };
 
 template <class Real, int columns_>
@@ -36,8 +38,6 @@ struct RowGemmVector {
   struct Private {
     Packet<Real> sum[n_sums];  // [thread_atoms][thread_packets]
   };
-  static_assert(Tile::teams == 1 || sizeof(Packet<Real>) * n_sums * threads / 2 <= Input::shared_bytes(),
-                "sums of teams are added in the memory of the slabs");
 
   Input in;
 
@@ -46,10 +46,14 @@ struct RowGemmVector {
   };
   static GRACE_DEVICE Unit unit_of(int thread) {
     const int team = thread / Tile::team_threads, unit = thread - team * Tile::team_threads;
-    return {team, unit / Tile::units, unit % Tile::units * Packet<Real>::size};
+    return {team, unit % 2 + unit / (2 * Tile::units) * 2, unit / 2 % Tile::units * Tile::packet};
   }
   static constexpr int packet_distance = Tile::columns / Tile::thread_packets;
 
+  template <class Warp>
+  static GRACE_DEVICE void multiply(Warp& warp, const GemmPlace&, const Real* rows, const Real* matrix, int inputs) {
+    warp.each_lane([&](int thread, Private& own) { multiply(thread, rows, matrix, inputs, own); });
+  }
   static GRACE_DEVICE void multiply(int thread, const Real* rows, const Real* matrix, int inputs, Private& own) {
     constexpr int packet = Tile::packet;
     const Unit u = unit_of(thread);
@@ -72,39 +76,33 @@ struct RowGemmVector {
     }
   }
 
+  GRACE_DEVICE void start(int thread, const GemmPlace& place, const GemmTarget& target, Private& own) const {
+    const Unit u = unit_of(thread);
+    for (int i = 0; i < Tile::thread_atoms; ++i)
+      for (int p = 0; p < Tile::thread_packets; ++p) {
+        const int atom = u.atom + 8 * i, column = u.column + p * packet_distance;
+        Packet<Real>& sum = own.sum[i * Tile::thread_packets + p];
+        sum = {};
+        if (target.accumulate != 0 && u.team == 0 && atom < place.count && column < place.n_columns)
+          sum = *reinterpret_cast<const Packet<Real>*>(in.target(target, place, atom, column));
+      }
+  }
+
+  GRACE_DEVICE void finish(int thread, const GemmPlace& place, const GemmTarget& target, const Private& own) const {
+    const Unit u = unit_of(thread);
+    if (u.team != 0) return;
+    for (int i = 0; i < Tile::thread_atoms; ++i)
+      for (int p = 0; p < Tile::thread_packets; ++p) {
+        const int atom = u.atom + 8 * i, column = u.column + p * packet_distance;
+        if (atom < place.count && column < place.n_columns)
+          *reinterpret_cast<Packet<Real>*>(in.target(target, place, atom, column)) =
+              own.sum[i * Tile::thread_packets + p];
+      }
+  }
+
   template <class Block>
   GRACE_DEVICE void operator()(Block& block) const {
-    const GemmPlace place = in.place(block.x());
-    if (place.count <= 0) return;
-    const GemmTarget target = in.gemm.targets[block.y()];
-    Real* memory = block.template shared<Real>(gemm_stages * Input::stage_numbers);
-    const auto start = [&](int thread, Private& own) {
-      const Unit u = unit_of(thread);
-      for (int i = 0; i < Tile::thread_atoms; ++i)
-        for (int p = 0; p < Tile::thread_packets; ++p) {
-          const int atom = u.atom + 8 * i, column = u.column + p * packet_distance;
-          Packet<Real>& sum = own.sum[i * Tile::thread_packets + p];
-          sum = {};
-          if (target.accumulate != 0 && u.team == 0 && atom < place.count && column < place.n_columns)
-            sum = *reinterpret_cast<const Packet<Real>*>(in.target(target, place, atom, column));
-        }
-    };
-    walk_slabs<Private>(
-        in, block, place, target, memory, start, [&](auto& warp, const Real* rows, const Real* matrix, int inputs) {
-          warp.each_lane([&](int thread, Private& own) { multiply(thread, rows, matrix, inputs, own); });
-        });
-    add_teams<Tile::teams, Tile::team_threads, Private>(block, memory);
-    block.each_thread([&](int thread, Private& own) {
-      const Unit u = unit_of(thread);
-      if (u.team != 0) return;
-      for (int i = 0; i < Tile::thread_atoms; ++i)
-        for (int p = 0; p < Tile::thread_packets; ++p) {
-          const int atom = u.atom + 8 * i, column = u.column + p * packet_distance;
-          if (atom < place.count && column < place.n_columns)
-            *reinterpret_cast<Packet<Real>*>(in.target(target, place, atom, column)) =
-                own.sum[i * Tile::thread_packets + p];
-        }
-    });
+    walk_slabs<RowGemmVector, Real>(*this, block);
   }
 };
 
