@@ -18,6 +18,7 @@ __all__ = [
     "DataConfig",
     "FinetuneConfig",
     "FitConfig",
+    "LabelSettings",
     "LoraConfig",
     "LossConfig",
     "ModelConfig",
@@ -145,6 +146,7 @@ class FitConfig:
     batch: int = 32
     max_bonds: int | None = None
     max_atoms: int | None = None
+    buckets: int = 1
     lr: float | None = None
     min_lr: float | None = None
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -276,6 +278,7 @@ def _check_fit(fit: FitConfig) -> None:
     assert fit.min_lr is not None
     positive = {"epochs": fit.epochs, "batch": fit.batch, "lr": fit.lr, "validate_every": fit.validate_every}
     optional = {
+        "buckets": fit.buckets,
         "max_bonds": fit.max_bonds,
         "max_atoms": fit.max_atoms,
         "clip_norm": fit.clip_norm,

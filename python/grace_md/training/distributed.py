@@ -90,13 +90,15 @@ class Processes:
         """Sum the gradients of all processes; a parameter without one counts as zero."""
         if self.size == 1:
             return
-        chosen = list(parameters)
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in chosen])
-        self.sum_(flat)
-        begin = 0
-        for p in chosen:
-            p.grad = flat[begin : begin + p.numel()].view_as(p).clone()
-            begin += p.numel()
+        every = list(parameters)
+        for dtype in sorted({p.dtype for p in every}, key=str):
+            chosen = [p for p in every if p.dtype == dtype]
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in chosen])
+            self.sum_(flat)
+            begin = 0
+            for p in chosen:
+                p.grad = flat[begin : begin + p.numel()].view_as(p).clone()
+                begin += p.numel()
 
     def __enter__(self) -> Processes:
         return self

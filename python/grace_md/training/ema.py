@@ -28,10 +28,8 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """Take the present parameters into the average."""
-        if not self.average:
-            return
-        averages = list(self.average.values())
-        torch._foreach_lerp_(averages, [p.detach() for p in self._parameters.values()], 1.0 - self.decay)
+        for name, parameter in self._parameters.items():
+            self.average[name].lerp_(parameter, 1.0 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

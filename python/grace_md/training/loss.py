@@ -122,15 +122,6 @@ class Loss:
             return c.switch.energy, c.switch.forces, c.switch.stress
         return c.energy, c.forces, c.stress
 
-    def needs_gradients(self) -> tuple[bool, bool]:
-        """Whether forces and stress have a weight at any time."""
-        c = self.config
-        later = c.switch
-        return (
-            c.forces > 0 or (later is not None and later.forces > 0),
-            c.stress > 0 or (later is not None and later.stress > 0),
-        )
-
     def parts(self, found: Residuals, sums: Tensor) -> Tensor:
         """Return L_E, L_F and L_S, [3] float64; `sums` are the sums of weights to divide by, of all processes."""
         parts = []

@@ -17,8 +17,8 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """Return Adam (`kind` "adam") or AdamW ("adamw").
 
-    Weight decay acts on the element-dependent reductions only, which hold nearly all parameters; elsewhere it pulled
-    the scales of norms and the energy shifts towards zero, which means nothing.
+    Weight decay acts on the element-dependent reductions only, which hold nearly all parameters: pulling
+    the scales of norms and the energy shifts towards zero would mean nothing.
     """
     decayed = [p for name, p in parameters.items() if "_reduce_" in name]
     others = [p for name, p in parameters.items() if "_reduce_" not in name]
@@ -61,8 +61,9 @@ def clip_gradients(parameters: Mapping[str, Tensor], limit: float | None) -> flo
     gradients = [p.grad for p in parameters.values() if p.grad is not None]
     if not gradients:
         return 0.0
-    norms = torch.stack(torch._foreach_norm(gradients)).to(torch.float64)
+    norms = torch.stack([torch.linalg.vector_norm(gradient).to(torch.float64) for gradient in gradients])
     norm = float(torch.linalg.vector_norm(norms))
     if limit is not None and np.isfinite(norm) and norm > limit:
-        torch._foreach_mul_(gradients, limit / norm)
+        for gradient in gradients:
+            gradient.mul_(limit / norm)
     return norm

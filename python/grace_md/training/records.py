@@ -58,14 +58,16 @@ class MetricsLog:
 
     Parameters
     ----------
-    folder : of the run
+    folder : of the run; None writes nothing
     tensorboard : also write event files to ``folder/tensorboard``
     keep_to : optimiser steps of the checkpoint a run goes on from; a run that was killed may have logged more
     """
 
-    def __init__(self, folder: Path, *, tensorboard: bool, keep_to: int = 0) -> None:
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path | None, *, tensorboard: bool, keep_to: int = 0) -> None:
         self._writer: Any = None
+        self.path = None if folder is None else folder / "metrics.jsonl"
+        if folder is None or self.path is None:
+            return
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - optional
@@ -82,6 +84,8 @@ class MetricsLog:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record, which has a `step`; numbers that are not finite become null."""
+        if self.path is None:
+            return
         clean = {key: _finite(value) for key, value in record.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(clean, allow_nan=False) + "\n")

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from grace_md.training.config import LoraConfig
 from grace_md.training.lora import LowRank
 from grace_md.training.strict import ConfigError
+
+if TYPE_CHECKING:
+    from grace_md.torch import GracePotential
 
 __all__ = ["Trainable"]
 
@@ -37,7 +40,7 @@ class Trainable:
     """
 
     def __init__(
-        self, model: nn.Module, *, freeze: Sequence[str] = (), lora: LoraConfig | None = None, seed: int = 0
+        self, model: GracePotential, *, freeze: Sequence[str] = (), lora: LoraConfig | None = None, seed: int = 0
     ) -> None:
         self.model = model
         self._full_names = {name.rpartition(".")[2]: name for name, _ in model.named_parameters()}
