@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,13 @@ def test_a_second_call_does_nothing(xyz: Path, tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").iterdir() if p.name != ".lock"}
     make(xyz, tmp_path / "s")
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_processes_that_open_a_finished_set_wait_for_each_other(xyz: Path, tmp_path: Path) -> None:
+    expected = make(xyz, tmp_path / "s").sha256
+    with ThreadPoolExecutor(6) as pool:  # locks of files exclude threads just as processes
+        found = list(pool.map(lambda _: make(xyz, tmp_path / "s").sha256, range(12)))
+    assert found == [expected] * 12
 
 
 def test_other_options_are_refused_without_force(xyz: Path, tmp_path: Path) -> None:

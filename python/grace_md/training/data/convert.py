@@ -39,7 +39,7 @@ logger = logging.getLogger("grace_md")
 SMALL = 100_000  # atoms; below, starting processes costs more than it saves
 SHARDS, SHARD_ATOMS = 16, (10_000, 200_000)  # about as many shards of a small set; smallest and largest size
 MOST_SHARDS, MOST_ATOMS = 2000, 1_000_000  # of huge sets, whose shards are larger
-POLL_SECONDS = 1.0
+POLL_SECONDS, PATIENCE = 1.0, 60.0
 MB, WORTH_A_BAR = 1e6, 200.0
 SAMPLE = 10, 200  # places of a source, and successive structures at each, that are looked at before the conversion
 OURS = ("shard-*.bin", "shard-*.json", "*.part", "index.json", "plan.json", "report.*", "report-*.png")
@@ -95,17 +95,27 @@ def _follow_parent(parent: int) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other conversions out of the directory; the lock ends with the process, however it ends."""
+    """Keep other conversions out of the directory; the lock ends with the process, however it ends.
+
+    A set that is finished is only opened by whoever holds the lock, which is worth a short wait: the processes of a
+    parallel run all come at once.
+    """
     try:
         import fcntl  # noqa: PLC0415 - not on Windows
     except ImportError:
         yield
         return
     with (folder / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RuntimeError(f"Another process is converting into `{folder}`; wait for it or stop it.") from None
+        end = time.monotonic() + (PATIENCE if (folder / "index.json").is_file() else 0.0)
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    text = f"Another process is converting into `{folder}`; wait for it or stop it."
+                    raise RuntimeError(text) from None
+                time.sleep(0.05)
         yield
 
 
@@ -209,6 +219,10 @@ def _judge(label: str, checks: Sequence[Check], mode: str) -> list[dict[str, Any
         if one.verdict == SUSPICIOUS:
             logger.warning("%s: %s", label, one.message)
     return [{"source": label, **one.to_json()} for one in checks]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run(jobs: Sequence[_Job], workers: int, bar: ProgressBar) -> None:
@@ -334,7 +348,7 @@ def convert(
             (folder / "index.json").unlink(missing_ok=True)
             start = total - sum(job.part.n_atoms for job in missing)
             with ProgressBar(total, "converting (atoms)", start, stream=None if progress else io.StringIO()) as bar:
-                _run(missing, workers or len(os.sched_getaffinity(0)), bar)
+                _run(missing, workers or _cores(), bar)
         _finish(folder, found, identities, jobs, check)
         shards = ShardSet(folder)
         if report and not (folder / "report.json").is_file():
