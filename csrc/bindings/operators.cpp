@@ -62,6 +62,32 @@ void bond_basis(int slot, bool is_double, Address atoms, Address radial, Address
   });
 }
 
+void message_basis(int slot, bool is_double, Address atoms, Address radial, Address harmonics, Address message,
+                   Address out, Address first_bond, Address neighbor, Address terms, Address coefficients,
+                   Index n_terms, Index n_atoms, Index n_bonds, Index n_rows, Index n_message_rows, int lmax,
+                   Index n_channels, int n_threads) {
+  with_real(is_double, [&](auto real) {
+    using Real = decltype(real);
+    grace::ops::MessageBasis<Real> form;
+    form.n_atoms = n_atoms;
+    form.n_bonds = n_bonds;
+    form.n_channels = n_channels;
+    form.n_rows = n_rows;
+    form.n_message_rows = n_message_rows;
+    form.n_terms = n_terms;
+    form.lmax = lmax;
+    form.first = read<Index>(first_bond);
+    form.neighbor = read<Index>(neighbor);
+    form.terms = read<std::int32_t>(terms);
+    form.coefficients = read<double>(coefficients);
+    form.atoms = read<Real>(atoms);
+    form.radial = read<Real>(radial);
+    form.harmonics = read<Real>(harmonics);
+    form.message = read<Real>(message);
+    grace::ops::message_basis(slot_of<grace::ops::MessageSlot>(slot), form, write<Real>(out), n_threads);
+  });
+}
+
 void coupling_product(bool is_double, Address first, Address second, Address out, Address terms, Address coefficients,
                       Index n_terms, Index n_atoms, Index n_targets, Index n_first, Index n_second, Index n_channels,
                       int n_threads) {
@@ -127,6 +153,11 @@ void bind_operators(py::module_& m) {
         py::arg("harmonics"), py::arg("chemical"), py::arg("out"), py::arg("first_bond"), py::arg("bond_species"),
         py::arg("n_atoms"), py::arg("n_bonds"), py::arg("n_elements"), py::arg("lmax"), py::arg("n_channels"),
         py::arg("n_threads"), "One slot (0 A, 1 R, 2 Y, 3 z) of sum A R Y z over bonds (operators.hpp); addresses.");
+  m.def("message_basis", &message_basis, py::arg("slot"), py::arg("is_double"), py::arg("atoms"), py::arg("radial"),
+        py::arg("harmonics"), py::arg("message"), py::arg("out"), py::arg("first_bond"), py::arg("neighbor"),
+        py::arg("terms"), py::arg("coefficients"), py::arg("n_terms"), py::arg("n_atoms"), py::arg("n_bonds"),
+        py::arg("n_rows"), py::arg("n_message_rows"), py::arg("lmax"), py::arg("n_channels"), py::arg("n_threads"),
+        "One slot (0 YI, 1 R, 2 Y, 3 I) of sum c YI R Y I over bonds and terms (row, harmonic, message row); addresses.");
   m.def("coupling_product", &coupling_product, py::arg("is_double"), py::arg("first"), py::arg("second"),
         py::arg("out"), py::arg("terms"), py::arg("coefficients"), py::arg("n_terms"), py::arg("n_atoms"),
         py::arg("n_targets"), py::arg("n_first"), py::arg("n_second"), py::arg("n_channels"), py::arg("n_threads"),

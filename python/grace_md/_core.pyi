@@ -204,6 +204,27 @@ def bond_basis(
     n_channels: int,
     n_threads: int,
 ) -> None: ...
+def message_basis(
+    slot: int,
+    is_double: bool,
+    atoms: int,
+    radial: int,
+    harmonics: int,
+    message: int,
+    out: int,
+    first_bond: int,
+    neighbor: int,
+    terms: int,
+    coefficients: int,
+    n_terms: int,
+    n_atoms: int,
+    n_bonds: int,
+    n_rows: int,
+    n_message_rows: int,
+    lmax: int,
+    n_channels: int,
+    n_threads: int,
+) -> None: ...
 def coupling_product(
     is_double: bool,
     first: int,

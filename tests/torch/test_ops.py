@@ -91,13 +91,46 @@ def product_form(n_atoms: int, rows: tuple[int, int, int], n_channels: int, dtyp
     return Form("coupling_product", operands, (terms.terms, terms.coefficients, list(rows)), oracle)
 
 
+def message_form(n_atoms: int, n_bonds: int, lmax: int, rows: tuple[int, int], n_channels: int, dtype: Any) -> Form:
+    random, (n_rows, n_message_rows), n_harmonics = np.random.default_rng(n_channels), rows, (lmax + 1) ** 2
+    center, first = bonds(n_atoms, n_bonds, random)
+    neighbor = torch.from_numpy(random.integers(0, max(n_atoms, 1), n_bonds))
+    sizes = [n_rows, n_harmonics, n_message_rows]
+    columns = [random.integers(0, size, 4 * n_rows) for size in sizes]
+    coefficient = random.normal(size=4 * n_rows)
+    terms = ops.CouplingTerms(*columns, coefficient, *sizes)
+    shapes = [(n_atoms, n_rows), (n_bonds, lmax + 1), (n_bonds, n_harmonics), (n_atoms, n_message_rows)]
+    operands = [normal(random, dtype, *shape, *([] if k == 2 else [n_channels])) for k, shape in enumerate(shapes)]
+    dense = np.zeros(sizes)
+    np.add.at(dense, tuple(columns), coefficient)
+    degree = np.array([math.isqrt(row) for row in range(n_harmonics)])
+    letters = ("bfn", "byn", "by", "bwn")
+
+    def oracle(slot: int) -> Any:
+        given = [operand.double() for operand in operands]
+        values = [given[0][center], given[1][:, degree], given[2], given[3][neighbor]]
+        others = [k for k in range(4) if k != slot]
+        text = "fyw," + ",".join(letters[k] for k in others) + "->" + letters[slot]
+        result = torch.einsum(text, torch.from_numpy(dense), *(values[k] for k in others))
+        if slot == 2:
+            return result
+        axis, index = (1, torch.from_numpy(degree)) if slot == 1 else (0, center if slot == 0 else neighbor)
+        return torch.zeros(operands[slot].shape, dtype=torch.float64).index_add(axis, index, result)
+
+    others = (first, neighbor, terms.terms, terms.coefficients, sizes)
+    return Form("message_basis", operands, others, oracle)
+
+
 # (atoms, bonds, lmax, channels): channel counts below, at and between the widths of vectors; no bonds; no atoms
 BASIS = [(5, 30, 4, 1), (3, 9, 0, 7), (40, 500, 3, 19), (6, 41, 5, 42), (4, 0, 2, 8), (0, 0, 1, 33), (2, 13, 8, 4)]
+MESSAGES = [(5, 30, 4, (9, 4), 1), (3, 9, 0, (2, 1), 7), (40, 500, 3, (31, 9), 19), (6, 41, 4, (190, 16), 42)]
+MESSAGES += [(4, 0, 2, (3, 4), 8), (0, 0, 1, (2, 4), 33), (2, 13, 8, (20, 5), 4)]
 PRODUCTS = [(5, (7, 4, 9), 1), (3, (2, 9, 25), 7), (11, (30, 25, 25), 19), (2, (5, 5, 5), 106), (0, (3, 2, 2), 8)]
 
 
 def forms(dtype: Any = torch.float64) -> list[Any]:
     basis = [pytest.param(bond_basis_form(*size, dtype), id=f"bond_basis{size}") for size in BASIS]
+    basis += [pytest.param(message_form(*size, dtype), id=f"message_basis{size}") for size in MESSAGES]
     return basis + [pytest.param(product_form(*size, dtype), id=f"product{size}") for size in PRODUCTS]
 
 
@@ -123,6 +156,8 @@ def test_single_precision(form: Form) -> None:
 SMALL = [
     pytest.param(bond_basis_form(3, 7, 2, 2), id="bond_basis"),
     pytest.param(bond_basis_form(2, 0, 1, 3), id="bond_basis without bonds"),
+    pytest.param(message_form(3, 7, 2, (5, 3), 2, torch.float64), id="message_basis"),
+    pytest.param(message_form(2, 0, 1, (3, 4), 3, torch.float64), id="message_basis without bonds"),
     pytest.param(product_form(2, (4, 3, 5), 3), id="product"),
     pytest.param(product_form(0, (4, 3, 5), 3), id="product without atoms"),
 ]
@@ -154,7 +189,9 @@ def test_torch_accepts_the_operators(form: Form) -> None:
 def test_threads_do_not_change_a_bit(dtype: Any) -> None:
     before = torch.get_num_threads()
     try:
-        for form in (bond_basis_form(301, 4000, 3, 18, dtype), product_form(301, (20, 16, 16), 18, dtype)):
+        big = (301, 4000, 3)
+        message = message_form(*big, (31, 9), 18, dtype)
+        for form in (bond_basis_form(*big, 18, dtype), message, product_form(301, (20, 16, 16), 18, dtype)):
             for slot in form.slots:
                 results = []
                 for n_threads in (1, 2, 5):
@@ -225,6 +262,19 @@ def test_wrong_operands_of_the_product() -> None:
         ops.coupling_product(left, right.double(), terms)
     with pytest.raises(ValueError, match="outside of"):
         ops.CouplingTerms([0, 2], [0, 1], [1, 0], [1.0, 2.0], 2, 2, 3)
+
+
+def test_wrong_operands_of_the_message_basis() -> None:
+    form = message_form(3, 7, 1, (2, 4), 5, torch.float64)
+    first, neighbor, terms, coefficients, sizes = form.others
+    call = torch.ops.grace_md.message_basis
+    _, radial, harmonics, message = form.operands
+    with pytest.raises(ValueError, match=r"`message` must have shape \[3, 4, 5\], got \[3, 3, 5\]"):
+        call(None, radial, harmonics, message[:, 1:], first, neighbor, terms, coefficients, sizes, 0)
+    with pytest.raises(ValueError, match=r"`neighbor` must be 0 .. 2, got 3"):
+        call(None, radial, harmonics, message, first, neighbor.clone().fill_(3), terms, coefficients, sizes, 0)
+    with pytest.raises(ValueError, match=r"harmonic 7, which must be 0 .. 3"):
+        call(None, radial, harmonics, message, first, neighbor, terms.clone().fill_(7), coefficients, [8, 4, 4], 0)
 
 
 def test_terms_keep_their_coefficients_in_double() -> None:

@@ -1,11 +1,10 @@
 #include <cmath>
-#include <cstdint>
-#include <vector>
 
 #include "grace/error.hpp"
 #include "grace/math/geometry.hpp"
 #include "grace/operators/checks.hpp"
 #include "grace/operators/kernels.hpp"
+#include "grace/operators/scratch.hpp"
 #include "grace/parallel.hpp"
 #include "grace/plan/harmonics_table.hpp"
 
@@ -14,13 +13,6 @@ namespace {
 
 constexpr Index bonds_per_piece = 512;
 constexpr double bond_regulariser = 1e-10;  // A^2
-
-// Start of a vector that is aligned for the widest packs.
-double* aligned(std::vector<double>& scratch, int size) {
-  scratch.resize(static_cast<std::size_t>(size) + 8);
-  const auto address = reinterpret_cast<std::uintptr_t>(scratch.data());
-  return scratch.data() + (64 - address % 64) % 64 / sizeof(double);
-}
 
 }  // namespace
 
@@ -79,8 +71,8 @@ void bond_radial_basis(int n_basis, int order, Index n_bonds, const double* scal
   check_pointer("slope", slope, n_bonds * n_basis);
   const auto kernel = selected_kernels<Real>().radial_basis;
   parallel_for(n_bonds, thread_count(n_threads), bonds_per_piece, [&](Index begin, Index end) {
-    std::vector<double> scratch;
-    kernel(n_basis, order, begin, end, scaled, basis, slope, aligned(scratch, radial_basis_scratch(n_basis)));
+    AlignedScratch<double> scratch(radial_basis_scratch(n_basis));
+    kernel(n_basis, order, begin, end, scaled, basis, slope, scratch.data());
   });
 }
 

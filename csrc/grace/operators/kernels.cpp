@@ -3,6 +3,7 @@
 // be picked by the linker for every machine.
 #include "grace/operators/bond_basis_kernels.hpp"
 #include "grace/operators/geometry_kernels.hpp"
+#include "grace/operators/message_basis_kernels.hpp"
 #include "grace/operators/product_kernels.hpp"
 
 namespace grace::ops {
@@ -16,6 +17,11 @@ Kernels<Real> all() {
   k.basis_radial = &basis_radial<Real>;
   k.basis_harmonics = &basis_harmonics<Real>;
   k.basis_chemical = &basis_chemical<Real>;
+  k.message_atoms = &message_atoms<Real>;
+  k.message_radial = &message_radial<Real>;
+  k.message_harmonics = &message_harmonics<Real>;
+  k.message_bonds = &message_bonds<Real>;
+  k.add_to = &add_to<Real>;
   k.product = &product<Real>;
   k.harmonics = &harmonics<Real>;
   k.radial_basis = &radial_basis<Real>;

@@ -15,6 +15,14 @@ struct Gather {
   const math::GatherTerm<Real>* terms = nullptr;
 };
 
+// Terms of a message basis; a pair is y * n_message_rows + w.
+template <class Real>
+struct MessagePlan {
+  int n_harmonics = 0;
+  Gather<Real> rows;   // targets: rows f, `first`: pair
+  Gather<Real> pairs;  // targets: pairs, `first`: row f
+};
+
 template <class Real>
 struct Kernels {
   // out: the whole result, of which the rows (or bonds) of atoms begin..end - 1 are written ...
@@ -23,6 +31,16 @@ struct Kernels {
   void (*basis_harmonics)(const BondBasis<Real>&, Index begin, Index end, Real* out) = nullptr;
   // ... but here it is added to sum [n_elements, n_channels]
   void (*basis_chemical)(const BondBasis<Real>&, Index begin, Index end, Real* sum) = nullptr;
+  // scratch: n_harmonics * n_message_rows vectors, aligned
+  void (*message_atoms)(const MessageBasis<Real>&, const MessagePlan<Real>&, Index begin, Index end, Real* out,
+                        Real* scratch) = nullptr;
+  void (*message_radial)(const MessageBasis<Real>&, const MessagePlan<Real>&, Index begin, Index end, Real* out,
+                         Real* scratch) = nullptr;
+  void (*message_harmonics)(const MessageBasis<Real>&, const MessagePlan<Real>&, Index begin, Index end, Real* out,
+                            Real* scratch) = nullptr;
+  void (*message_bonds)(const MessageBasis<Real>&, const MessagePlan<Real>&, Index begin, Index end, Index first_bond,
+                        Real* out, Real* scratch) = nullptr;
+  void (*add_to)(Index n, const Real* values, Real* sum) = nullptr;
   void (*product)(const CouplingProduct<Real>&, const Gather<Real>&, Index begin, Index end, Real* out) = nullptr;
   // bonds begin..end - 1
   void (*harmonics)(const math::HarmonicsTable<double>&, Index begin, Index end, const double* vector, Real* values,

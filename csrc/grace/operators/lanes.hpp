@@ -112,6 +112,19 @@ GRACE_FORCEINLINE void sum_lanes(const typename L::V* rows, typename L::Real* ou
 #endif
 }
 
+// out[row] += sum of the lanes of rows[row], row < n.
+template <class L>
+GRACE_FORCEINLINE void add_lane_sums(const typename L::V* rows, int n, typename L::Real* out) {
+  for (int first = 0; first < n; first += L::width) {
+    typename L::V group[L::width];
+    typename L::Real sums[L::width];
+#pragma GCC unroll 16
+    for (int k = 0; k < L::width; ++k) group[k] = first + k < n ? rows[first + k] : L::zero();
+    sum_lanes<L, L::width>(group, sums);
+    for (int k = 0; k < L::width && first + k < n; ++k) out[first + k] += sums[k];
+  }
+}
+
 // f.operator()<LA, LB>() over groups of degrees whose 2l + 1 rows fit the registers: {0..3}, {4}, {5}, ... (32
 // registers) or {0..2}, {3}, ... (16).
 template <class Function>

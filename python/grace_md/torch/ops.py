@@ -2,6 +2,7 @@
 
     A = bond_basis(R, Y, z, first_bond, bond_species)       # [n_atoms, n_harmonics, n_channels]
     P = coupling_product(left, right, terms)                # [n_atoms, n_rows, n_channels]
+    YI = message_basis(R, Y, I, first_bond, neighbor, terms)
 
 A form F(a, b, ...) is linear in each operand, so dF/da is the same form with the slot of a left free, and one operator
 with an argument `slot` serves values, gradients and gradients of gradients. Nothing per bond and channel is stored but
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
 
-__all__ = ["CouplingTerms", "bond_basis", "coupling_product"]
+__all__ = ["CouplingTerms", "bond_basis", "coupling_product", "message_basis"]
 
-ATOMS, RADIAL, HARMONICS, CHEMICAL = range(4)  # slots of bond_basis: A, R, Y, z
+ATOMS = 0  # slot of the result of bond_basis (A, R, Y, z) and message_basis (YI, R, Y, I)
 ROWS, LEFT, RIGHT = range(3)  # slots of coupling_product: P, L, S
 
 
@@ -286,3 +287,128 @@ def _(
 
 _coupling_product.register_kernel("cuda")(plain_ops.coupling_product)
 close_under_differentiation(_coupling_product, 3)
+
+
+# ---- message basis --------------------------------------------------------------------------------------------------
+
+
+def message_basis(
+    radial: Tensor, harmonics: Tensor, message: Tensor, first_bond: Tensor, neighbor: Tensor, terms: CouplingTerms
+) -> Tensor:
+    """Message basis YI[i, f, n] = sum over the bonds b of i and over terms of c R[b, l(y), n] Y[b, y] I[j_b, w, n].
+
+    Parameters
+    ----------
+    radial : [n_bonds, lmax + 1, n_channels]
+        R; bonds are sorted by centre.
+    harmonics : [n_bonds, (lmax + 1)^2]
+        Y, slot l^2 + l + m.
+    message : [n_atoms, n_message_rows, n_channels]
+        I of every atom.
+    first_bond : int64 [n_atoms + 1]
+    neighbor : int64 [n_bonds]
+        Atom j_b at the end of each bond.
+    terms : CouplingTerms
+        Rows f, harmonics y as the left operand and message rows w as the right one.
+
+    Returns
+    -------
+    [n_atoms, n_rows, n_channels]
+    """
+    given = (None, radial, harmonics, message)
+    result: Tensor = _message_basis(*given, first_bond, neighbor, terms.terms, terms.coefficients, terms.sizes, ATOMS)
+    return result
+
+
+def _message_shapes(
+    atoms: Tensor | None,
+    radial: Tensor | None,
+    message: Tensor | None,
+    first_bond: Tensor,
+    neighbor: Tensor,
+    sizes: Sequence[int],
+) -> list[tuple[int, ...]]:
+    """Return the shapes of YI, R, Y and I."""
+    n_atoms, n_bonds = first_bond.shape[0] - 1, neighbor.shape[0]
+    channels = next(t for t in (radial, message, atoms) if t is not None).shape[-1]
+    n_rows, n_harmonics, n_message_rows = sizes
+    degrees = math.isqrt(n_harmonics)
+    if degrees < 1 or degrees * degrees != n_harmonics:
+        raise ValueError(f"The number of harmonics must be (lmax + 1)^2, got {n_harmonics}.")
+    return [
+        (n_atoms, n_rows, channels),
+        (n_bonds, degrees, channels),
+        (n_bonds, n_harmonics),
+        (n_atoms, n_message_rows, channels),
+    ]
+
+
+@torch.library.custom_op(
+    "grace_md::message_basis",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor? atoms, Tensor? radial, Tensor? harmonics, Tensor? message, Tensor first_bond, Tensor neighbor, "
+    "Tensor terms, Tensor coefficients, int[] sizes, int slot) -> Tensor",
+)
+def _message_basis(
+    atoms: Tensor | None,
+    radial: Tensor | None,
+    harmonics: Tensor | None,
+    message: Tensor | None,
+    first_bond: Tensor,
+    neighbor: Tensor,
+    terms: Tensor,
+    coefficients: Tensor,
+    sizes: Sequence[int],
+    slot: int,
+) -> Tensor:
+    dtype = real_dtype(atoms=atoms, radial=radial, harmonics=harmonics, message=message)
+    shapes = _message_shapes(atoms, radial, message, first_bond, neighbor, sizes)
+    names = ("atoms", "radial", "harmonics", "message")
+    operands = zip(names, (atoms, radial, harmonics, message), shapes, strict=True)
+    yi, r, y, i = (address(name, operand, dtype, shape) for name, operand, shape in operands)
+    out = torch.empty(shapes[slot], dtype=dtype)
+    n_terms = coefficients.shape[1]
+    _core.message_basis(
+        slot,
+        dtype == torch.float64,
+        yi,
+        r,
+        y,
+        i,
+        out.data_ptr(),
+        address("first_bond", first_bond, torch.int64, first_bond.shape),
+        address("neighbor", neighbor, torch.int64, neighbor.shape),
+        address("terms", terms, torch.int32, (3, n_terms, 3)),
+        address("coefficients", coefficients, torch.float64, (3, n_terms)),
+        n_terms=n_terms,
+        n_atoms=shapes[ATOMS][0],
+        n_bonds=neighbor.shape[0],
+        n_rows=sizes[0],
+        n_message_rows=sizes[2],
+        lmax=math.isqrt(sizes[1]) - 1,
+        n_channels=shapes[ATOMS][2],
+        n_threads=torch.get_num_threads(),
+    )
+    return out
+
+
+@_message_basis.register_fake
+def _(
+    atoms: Tensor | None,
+    radial: Tensor | None,
+    harmonics: Tensor | None,
+    message: Tensor | None,
+    first_bond: Tensor,
+    neighbor: Tensor,
+    terms: Tensor,
+    coefficients: Tensor,
+    sizes: Sequence[int],
+    slot: int,
+) -> Tensor:
+    like = next(t for t in (radial, message, atoms) if t is not None)
+    return like.new_empty(_message_shapes(atoms, radial, message, first_bond, neighbor, sizes)[slot])
+
+
+_message_basis.register_kernel("cuda")(plain_ops.message_basis)
+close_under_differentiation(_message_basis, 4)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["bond_basis", "coupling_product"]
+__all__ = ["bond_basis", "coupling_product", "message_basis"]
 
 
 def degree_of_row(n_rows: int, device: torch.device) -> Tensor:
@@ -80,3 +80,38 @@ def coupling_product(
     target, a, b = terms[slot].long().unbind(1)
     values = first[:, a] * second[:, b] * coefficients[slot].to(first.dtype)[:, None]
     return _sum_to(values, target, sizes[slot], 1)
+
+
+def message_basis(
+    atoms: Tensor | None,
+    radial: Tensor | None,
+    harmonics: Tensor | None,
+    message: Tensor | None,
+    first_bond: Tensor,
+    neighbor: Tensor,
+    terms: Tensor,
+    coefficients: Tensor,
+    sizes: Sequence[int],
+    slot: int,
+) -> Tensor:
+    """Free slot of sum c YI[i_b, f, n] R[b, l(y), n] Y[b, y] I[j_b, w, n]; terms (f, y, w) of the first sorting."""
+    n_rows, n_harmonics, n_message_rows = sizes
+    f, y, w = terms[0].long().unbind(1)
+    degree, center = degree_of_row(n_harmonics, first_bond.device), centers(first_bond, len(neighbor))
+    given = next(t for t in (radial, atoms) if t is not None)
+    product = coefficients[0].to(given.dtype)[:, None].expand(len(neighbor), -1, 1)  # [n_bonds, n_terms, n_channels]
+    if atoms is not None:
+        product = product * atoms[center][:, f]
+    if radial is not None:
+        product = product * radial[:, degree[y]]
+    if harmonics is not None:
+        product = product * harmonics[:, y, None]
+    if message is not None:
+        product = product * message[neighbor][:, w]
+    if slot == 0:
+        return _sum_to(_sum_to(product, f, n_rows, 1), center, len(first_bond) - 1, 0)
+    if slot == 1:
+        return _sum_to(product, degree[y], math.isqrt(n_harmonics), 1)
+    if slot == 2:
+        return _sum_to(product.sum(2), y, n_harmonics, 1)
+    return _sum_to(_sum_to(product, w, n_message_rows, 1), neighbor, len(first_bond) - 1, 0)
