@@ -332,7 +332,7 @@ def run(options: argparse.Namespace) -> None:
     GENERATED.clear()
     GENERATED.update(models.load(options.models or MODELS, options.models_from))
     peer_atoms = options.peer_atoms or 4000
-    peer = start_peer(options, peer_atoms, head["device"])
+    peer = start_peer(options, peer_atoms, head["device"] if head["device"].startswith("cuda") else "cpu")
     sizes = sorted({*options.sizes, peer_atoms} if peer else set(options.sizes))
     precisions = compare_precisions(options, budget, min(CHECKED_ATOMS, sizes[-1]))
     small = small_systems(options, budget)

@@ -57,6 +57,14 @@ def test_a_full_device_stops_all_ranks(model: str, ranks: int, tmp_path: Path) -
 
 
 @RANKS_TRIED
+def test_weights_that_do_not_fit(ranks: int, tmp_path: Path) -> None:
+    text = script(tmp_path, "device emulated", "tiny_2l")
+    status, output = lmp(text, tmp_path, ranks=ranks, GRACE_MD_EMULATED_MEMORY="1000")
+    assert status != 0
+    assert output.count("ERROR: grace: out of GPU memory: the weights of the model need ") == 1  # by all ranks together
+
+
+@RANKS_TRIED
 def test_a_lost_device_stops_all_ranks(ranks: int, tmp_path: Path) -> None:
     text = script(tmp_path, "device emulated", "tiny_2l")
     status, output = lmp(text, tmp_path, ranks=ranks, GRACE_MD_EMULATED_FAILURE="scatter_forces")
