@@ -21,6 +21,7 @@ import machine  # isort: skip - before numpy: sets the threads of its library
 import argparse
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import models
@@ -166,16 +167,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@lru_cache(maxsize=16)
+def make_atoms(system: str, element: str, n_atoms: int) -> Atoms:
+    """Return a structure; the large ones take a while to make."""
+    return structures.lava(max(n_atoms, LEAST_LAVA)) if system == "lava" else structures.bcc(n_atoms, element)
+
+
 def make_case(options: argparse.Namespace, name: str, precision: str, system: str, n_atoms: int) -> Case:
     """Return a case; the neighbours are counted in a small cell of the same kind."""
     model = GENERATED[name]
     element = "Fe" if "Fe" in model.elements else model.elements[0]
-
-    def make(n: int) -> Atoms:
-        return structures.lava(max(n, LEAST_LAVA)) if system == "lava" else structures.bcc(n, element)
-
-    atoms = make(n_atoms)
-    small = atoms if len(atoms) <= CHECKED_ATOMS else make(CHECKED_ATOMS)
+    atoms = make_atoms(system, element, n_atoms)
+    small = atoms if len(atoms) <= CHECKED_ATOMS else make_atoms(system, element, CHECKED_ATOMS)
     used = [symbol for symbol in model.elements if symbol in set(small.symbols)]
     spec = ModelSpec(model.arrays, name, used)
     evaluator = Evaluator(spec, precision=precision, device=options.device, chunk=options.chunksize)
@@ -188,12 +191,9 @@ def make_case(options: argparse.Namespace, name: str, precision: str, system: st
     )
 
 
-def time_sizes(
-    options: argparse.Namespace, budget: machine.Budget, ceilings: dict[str, Any], sizes: list[int]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Time all models; the cases that matter most come first. Returns rows of the sizes and of the kernels."""
-    rows: list[dict[str, Any]] = []
-    kernels: list[dict[str, Any]] = []
+def time_sizes(options: argparse.Namespace, budget: machine.Budget, sizes: list[int], report: dict[str, Any]) -> None:
+    """Time all models, the cases that matter most first; rows and kernels go to the report, which is kept written."""
+    ceilings = report["ceilings"]
     profiled = max((n for n in sizes if n <= PROFILED_ATOMS), default=sizes[0])
     print_header()
     for precision in options.precisions:
@@ -213,11 +213,11 @@ def time_sizes(
                     if len(case.atoms) <= PYTHON_ATOMS and system == options.systems[0]:
                         row["us_per_atom_python"] = python_step(options, case)
                     seconds_per_atom = 1e-6 * row["us_per_atom_median"]
-                    rows.append(row)
+                    report["results"].append(row)
                     print_row(row)
                     if n == profiled and system == options.systems[0]:
-                        kernels += case.profile(ceilings)
-    return rows, kernels
+                        report["kernels"] += case.profile(ceilings)
+                    machine.write(options.json, report)
 
 
 def python_step(options: argparse.Namespace, case: Case) -> float:
@@ -334,26 +334,22 @@ def run(options: argparse.Namespace) -> None:
     peer_atoms = options.peer_atoms or 4000
     peer = start_peer(options, peer_atoms, head["device"] if head["device"].startswith("cuda") else "cpu")
     sizes = sorted({*options.sizes, peer_atoms} if peer else set(options.sizes))
-    precisions = compare_precisions(options, budget, min(CHECKED_ATOMS, sizes[-1]))
-    small = small_systems(options, budget)
-    results: list[dict[str, Any]] = []
-    if peer is not None:
-        results += time_peer(options, budget, peer)
-        peer.close()
-    rows, kernels = time_sizes(options, budget, ceilings, sizes)
-    results = rows + results
-    add_ratios(results, same_size=True)
-    report = {
+    report: dict[str, Any] = {
         **head,
         "options": machine.words(options),
         "ceilings": ceilings,
         "peer": peer.information if peer else None,
-        "results": results,
-        "kernels": kernels,
-        "precisions": precisions,
-        "small_systems": small,
+        "results": [],
+        "kernels": [],
+        "precisions": compare_precisions(options, budget, min(CHECKED_ATOMS, sizes[-1])),
+        "small_systems": small_systems(options, budget),
         "left_out": budget.left_out,
     }
+    if peer is not None:
+        report["results"] += time_peer(options, budget, peer)
+        peer.close()
+    time_sizes(options, budget, sizes, report)
+    add_ratios(report["results"], same_size=True)
     print_rest(report)
     budget.report()
     machine.write(options.json, report)
