@@ -8,6 +8,8 @@
 #include "bindings.hpp"
 #include "grace/error.hpp"
 #include "grace/neighbors.hpp"
+#include "grace/neighbors_cuda/host_list.hpp"
+#include "grace/types.hpp"
 
 namespace py = pybind11;
 
@@ -71,7 +73,8 @@ struct BatchArrays {
 
 std::shared_ptr<grace::NeighborList> build(Array<double> positions, Array<std::int32_t> species, Array<double> cells,
                                            Array<bool> periodic, Array<std::int64_t> first_atom,
-                                           Array<double> pair_cutoffs, double skin, int n_threads) {
+                                           Array<double> pair_cutoffs, double skin, int n_threads,
+                                           const std::string& device) {
   const BatchArrays arrays{positions, cells, periodic, first_atom, species};
   arrays.check(true);
   grace::require(pair_cutoffs.ndim() == 2 && pair_cutoffs.shape(0) == pair_cutoffs.shape(1),
@@ -80,8 +83,18 @@ std::shared_ptr<grace::NeighborList> build(Array<double> positions, Array<std::i
   const grace::StructureBatch batch = arrays.view();
   const int n_species = static_cast<int>(pair_cutoffs.shape(0));
   const double* const cutoffs = pair_cutoffs.data();
+  const grace::Device chosen = grace::parse_device(device);
   py::gil_scoped_release release;
-  return std::make_shared<grace::NeighborList>(grace::build_neighbors(batch, n_species, cutoffs, skin, n_threads));
+  switch (chosen.kind) {
+    case grace::DeviceKind::cuda:
+      return std::make_shared<grace::NeighborList>(
+          grace::gpu::build_neighbors_cuda(chosen.index, batch, n_species, cutoffs, skin));
+    case grace::DeviceKind::emulated:
+      return std::make_shared<grace::NeighborList>(
+          grace::gpu::build_neighbors_emulated(chosen.index, batch, n_species, cutoffs, skin));
+    default:
+      return std::make_shared<grace::NeighborList>(grace::build_neighbors(batch, n_species, cutoffs, skin, n_threads));
+  }
 }
 
 Array<double> vectors(const grace::NeighborList& list, Array<double> positions, Array<double> cells) {
@@ -161,9 +174,11 @@ void bind_neighbors(py::module_& m) {
   m.def(
       "build_neighbors", &build, py::arg("positions"), py::arg("species"), py::arg("cells"), py::arg("periodic"),
       py::arg("first_atom"), py::arg("pair_cutoffs"), py::arg("skin") = 0.0, py::arg("n_threads") = 0,
+      py::arg("device") = "cpu",
       "All pairs with |r_j - r_i + S @ cell| < pair_cutoffs[species_i, species_j] + skin.\n\n"
       "positions [n_atoms, 3] A; species [n_atoms]; cells [n_structures, 3, 3] A, rows are lattice vectors;\n"
-      "periodic [n_structures, 3]; first_atom [n_structures + 1]; pair_cutoffs [n_species, n_species] A, <= 0: never.");
+      "periodic [n_structures, 3]; first_atom [n_structures + 1]; pair_cutoffs [n_species, n_species] A, <= 0: never.\n"
+      "device: \"cpu\", or \"cuda:N\" and \"emulated:N\" for the list of the GPU evaluator, copied to the host.");
   m.def("max_displacement_exceeds", &exceeds, py::arg("positions0"), py::arg("cells0"), py::arg("periodic"),
         py::arg("first_atom"), py::arg("positions"), py::arg("cells"), py::arg("smallest_cutoff"),
         py::arg("largest_cutoff"), py::arg("skin"),

@@ -37,6 +37,7 @@ class DeviceNeighborList {
   const std::int32_t* neighbor() const;  // device, [n_pairs]
   const std::int32_t* shift() const;     // device, [n_pairs] packed images relative to wrapped positions; nullptr: none
   const std::vector<std::int64_t>& host_first() const;
+  const std::int32_t* wrap() const;  // device, [n_atoms][3]: wrapped position = position - wrap . cell
 
   // out[n_atoms][3] (device) = positions - wrap . cell with the wraps found by build: what shift() counts from. A plain
   // copy without images. cells: device.

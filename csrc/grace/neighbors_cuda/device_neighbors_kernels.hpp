@@ -156,7 +156,7 @@ struct DeviceNeighborList<Device>::State {
   template <class Vector>
   void find_ranges(const Vector& vector, std::int64_t n_pieces) {
     constexpr int threads = PieceRanges<Vector>::threads;
-    piece_ranges.reserve(6 * n_pieces);
+    piece_ranges.reserve_roomy(6 * n_pieces);
     ranges.reserve(6 * n_structures());
     const std::size_t shared = 2 * device::shared_size<double>(3 * threads);
     device.launch(PieceRanges<Vector>{vector, pieces.data(), piece_ranges.data()}, one_block_each(n_pieces), shared);
@@ -165,15 +165,15 @@ struct DeviceNeighborList<Device>::State {
   }
 
   void scan(std::int64_t* values, std::int64_t n) {
-    totals.reserve(scan_memory(n));
+    totals.reserve_roomy(scan_memory(n));
     exclusive_scan(device, values, n, totals.data());
   }
 
   void sort_into_bins(const ListAtoms& atoms, std::int64_t n_bins) {
     const device::Grid grid{device::blocks_for(n_atoms, CountBins::threads)};
-    bin.reserve(n_atoms);
-    members.reserve(n_atoms);
-    binned.reserve(n_atoms);
+    bin.reserve_roomy(n_atoms);
+    members.reserve_roomy(n_atoms);
+    binned.reserve_roomy(n_atoms);
     start.reserve_roomy(n_bins + 1);
     filled.reserve_roomy(n_bins);
     device.fill_zero(start.data(), (n_bins + 1) * sizeof(std::int64_t));
@@ -291,6 +291,11 @@ const std::int32_t* DeviceNeighborList<Device>::shift() const {
 template <class Device>
 const std::vector<std::int64_t>& DeviceNeighborList<Device>::host_first() const {
   return state_->host_first;
+}
+
+template <class Device>
+const std::int32_t* DeviceNeighborList<Device>::wrap() const {
+  return state_->wrap.data();
 }
 
 template <class Device>
