@@ -1,5 +1,5 @@
 // Atoms, neighbour rows and a radial network or table in plain numbers; the loops that say what bonds and the
-// single-particle basis are; and the copy of all that on the emulated device.
+// single-particle basis are; and the copy of all that on the device.
 #pragma once
 
 #include <algorithm>
@@ -8,17 +8,16 @@
 #include <random>
 #include <vector>
 
-#include "grace/device/buffer.hpp"
-#include "grace/device/emulated_device.hpp"
 #include "grace/evaluator_cuda/basis.hpp"
 #include "grace/neighbors.hpp"
 #include "grace/plan/harmonics_table.hpp"
+#include "test_target.hpp"
 
 namespace basis_test {
 
 using namespace grace::gpu;
 using grace::device::Buffer;
-using grace::device::EmulatedDevice;
+using test_target::TestDevice;
 
 struct Case {
   int lmax, n_channels, n_elements;
@@ -248,16 +247,17 @@ struct Problem {
 // The problem on a device, with the bonds collected.
 template <class Real>
 struct Setup {
-  EmulatedDevice device;
-  grace::device::DeviceModelMemory<EmulatedDevice> memory;
+  TestDevice device;
+  grace::device::DeviceModelMemory<TestDevice> memory;
   LayerPlan<Real> layer;
   Frame frame;
   Chunk chunk;
-  BondStorage<EmulatedDevice, Real> storage;
-  Buffer<EmulatedDevice, StepFlags> flags;
+  BondStorage<TestDevice, Real> storage;
+  Buffer<TestDevice, StepFlags> flags;
   static constexpr std::size_t other_rows = 3;  // of another tensor, before A in the arena
 
-  Setup(const Problem<Real>& p, std::uint64_t seed) : device(seed), memory(device), storage(device), flags(device, "") {
+  Setup(const Problem<Real>& p, std::uint64_t seed)
+      : device(test_target::order(seed)), memory(device), storage(device), flags(device, "flags") {
     const Case& c = p.c;
     RadialPlan<Real>& radial = layer.radial;
     radial.lmax = c.lmax;
@@ -312,10 +312,7 @@ struct Setup {
 
   template <class T>
   std::vector<T> read(const T* from, std::size_t n) {
-    std::vector<T> list(n);
-    device.download(list.data(), from, n * sizeof(T));
-    device.synchronize();
-    return list;
+    return test_target::read(device, from, n);
   }
 };
 

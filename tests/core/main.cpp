@@ -1,5 +1,11 @@
-// Runs every TEST of the executable, or those whose name contains the first argument.
+// Runs every TEST of the executable, or those whose name contains one of the arguments. Exit status 77 where the device
+// of the tests (test_target.hpp) cannot be used.
+#include <algorithm>
+
 #include "check.hpp"
+#ifdef GRACE_TEST_CUDA
+#include "grace/device/cuda_probe.hpp"
+#endif
 
 // The comparisons themselves: NaN must fail, or every other test is worth nothing.
 TEST(nan_fails_every_comparison) {
@@ -13,10 +19,18 @@ TEST(nan_fails_every_comparison) {
 }
 
 int main(int argc, char** argv) {
-  const std::string filter = argc > 1 ? argv[1] : "";
+#ifdef GRACE_TEST_CUDA
+  const std::string obstacle = grace::device::cuda_obstacle(grace::device::cuda_probe().facts, 0);
+  if (!obstacle.empty()) {
+    std::cout << "skipped: " << obstacle << "\n";
+    return 77;
+  }
+#endif
+  const std::vector<std::string> wanted(argv + 1, argv + argc);
   int run = 0;
   for (const check::Case& test : check::cases()) {
-    if (test.name.find(filter) == std::string::npos) continue;
+    const auto named = [&](const std::string& words) { return test.name.find(words) != std::string::npos; };
+    if (!wanted.empty() && std::none_of(wanted.begin(), wanted.end(), named)) continue;
     ++run;
     const int before = check::failures();
     try {

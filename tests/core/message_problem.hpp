@@ -1,4 +1,4 @@
-// A message basis in plain numbers, the loops that say what it is, and its copy on the emulated device.
+// A message basis in plain numbers, the loops that say what it is, and its copy on the device.
 #pragma once
 
 #include <algorithm>
@@ -7,16 +7,15 @@
 #include <random>
 #include <vector>
 
-#include "grace/device/buffer.hpp"
-#include "grace/device/emulated_device.hpp"
 #include "grace/evaluator_cuda/message_basis.hpp"
 #include "grace/plan/harmonics_table.hpp"
+#include "test_target.hpp"
 
 namespace message_test {
 
 using namespace grace::gpu;
 using grace::device::Buffer;
-using grace::device::EmulatedDevice;
+using test_target::TestDevice;
 
 struct Case {
   int lmax, n_rows, n_channels, n_targets;
@@ -183,14 +182,14 @@ struct Problem {
 // The problem on a device.
 template <class Real>
 struct Setup {
-  EmulatedDevice device;
-  grace::device::DeviceModelMemory<EmulatedDevice> memory;
+  TestDevice device;
+  grace::device::DeviceModelMemory<TestDevice> memory;
   LayerPlan<Real> layer;
   Frame frame;
   Chunk chunk;
   Bonds<Real> bonds;
   const Real* message;
-  Buffer<EmulatedDevice, double> gradient;
+  Buffer<TestDevice, double> gradient;
   static constexpr std::size_t other_rows = 3;  // of another tensor, before YI in the arena
 
   GatherTable<Real> gather(const std::vector<Term>& terms, int n_targets, bool forward) {
@@ -205,7 +204,8 @@ struct Setup {
     return {n_targets, memory.keep(first), memory.keep(list)};
   }
 
-  Setup(const Problem<Real>& p, std::uint64_t seed) : device(seed), memory(device), gradient(device, "gradient") {
+  Setup(const Problem<Real>& p, std::uint64_t seed)
+      : device(test_target::order(seed)), memory(device), gradient(device, "gradient") {
     const Case& c = p.c;
     const int n_atoms = static_cast<int>(p.bonds.size());
     const std::size_t capacity = p.slot.back();

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "crystal.hpp"
+#include "test_target.hpp"
 
 namespace {
 
@@ -194,12 +195,13 @@ std::vector<std::int32_t> owner_map(const Domain& d) {
 }
 
 const char* const models[] = {"tiny_1l_pairs.npz", "tiny_2l.npz"};
+const std::string on_cpu = "cpu", on_device = test_target::device_name(3);
 
 }  // namespace
 
 TEST(ghosts_with_an_owner_map_equal_images) {
   for (const char* model : models)
-    for (const auto& [n_threads, device] : {std::pair(1, "cpu"), std::pair(3, "cpu"), std::pair(1, "emulated:3")}) {
+    for (const auto& [n_threads, device] : {std::pair(1, on_cpu), std::pair(3, on_cpu), std::pair(1, on_device)}) {
       const auto reference = evaluator(model), ghosted = evaluator(model, Precision::fp64, n_threads, device);
       const Crystal c = crystal(reference->model());
       const Domain d = domain(c, all_atoms(c));
@@ -214,8 +216,8 @@ TEST(ghosts_with_an_owner_map_equal_images) {
 TEST(ghosts_with_message_exchange_equal_images) {
   for (const char* model : models)
     for (const auto& [precision, device] :
-         {std::pair(Precision::fp64, "cpu"), std::pair(Precision::mixed, "cpu"),
-          std::pair(Precision::fp64, "emulated:3"), std::pair(Precision::mixed, "emulated:3")}) {
+         {std::pair(Precision::fp64, on_cpu), std::pair(Precision::mixed, on_cpu),
+          std::pair(Precision::fp64, on_device), std::pair(Precision::mixed, on_device)}) {
       const auto one = evaluator(model, precision, 1, device);
       const Crystal c = crystal(one->model());
       const Domain d = domain(c, all_atoms(c));
@@ -231,8 +233,8 @@ TEST(ghosts_with_message_exchange_equal_images) {
 }
 
 TEST(two_ranks_equal_one) {
-  for (const auto& [model, device] : {std::pair(models[0], "cpu"), std::pair(models[1], "cpu"),
-                                      std::pair(models[0], "emulated:3"), std::pair(models[1], "emulated:3")}) {
+  for (const auto& [model, device] : {std::pair(models[0], on_cpu), std::pair(models[1], on_cpu),
+                                      std::pair(models[0], on_device), std::pair(models[1], on_device)}) {
     const std::string device_word = device, model_file = model;  // C++17 lambdas cannot capture the bindings
     const auto reference = evaluator(model);
     const Crystal c = crystal(reference->model());

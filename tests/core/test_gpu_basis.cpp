@@ -1,4 +1,4 @@
-// Bonds, single-particle basis and forces on the emulated device, against plain loops over the neighbour rows.
+// Bonds, single-particle basis and forces on the device, against plain loops over the neighbour rows.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -92,7 +92,6 @@ void check_forces(const Problem<Real>& p, Setup<Real>& s, bool fixed_point) {
   std::vector<double> forces(3 * n, 0.0), center(9 * p.n_centers, -7.0), atom(9 * n, 0.0), centroid(9 * n, 0.0);
   for (std::size_t a = 0; a < p.centers.size(); ++a) {
     const int i = p.centers[a];
-    for (int k = 0; k < 9; ++k) center[9 * i + k] = 0.0;
     std::int64_t at = p.slot[a];
     for (const Bond& bond : p.bonds_of(i)) {
       for (int k = 0; k < 3; ++k) {
@@ -110,9 +109,9 @@ void check_forces(const Problem<Real>& p, Setup<Real>& s, bool fixed_point) {
     }
   }
   const double scale = std::ldexp(1.0, 40);
-  Buffer<EmulatedDevice, double> center_sum(s.device, "virials");
-  center_sum.upload(std::vector<double>(center.size(), -7.0));
-  Buffer<EmulatedDevice, double> sums(s.device, "sums");
+  Buffer<TestDevice, double> center_sum(s.device, "virials");
+  center_sum.upload(std::vector<double>(center.size(), -7.0));  // added to, by both layers
+  Buffer<TestDevice, double> sums(s.device, "sums");
   sums.upload(std::vector<double>(21 * n, 0.0));  // also the bits of integers
   const auto target = [&](std::size_t from) {
     return grace::device::AtomicSum<double>{sums.data() + from * n, fixed_point, scale};
@@ -162,7 +161,7 @@ void run_case(const Case& c, std::uint64_t seed, double tolerance) {
   check_bonds(p, s);
 
   const std::size_t rows = p.n_lm * p.centers.size() * p.stride;
-  Buffer<EmulatedDevice, Real> values(s.device, "values"), gradients(s.device, "gradients");
+  Buffer<TestDevice, Real> values(s.device, "values"), gradients(s.device, "gradients");
   values.upload(arena(p, std::vector<Real>(rows, Real(-1))));
   basis_forward(s.device, s.layer, s.chunk, bonds, values.data());
   std::vector<double> expected = p.forward();
@@ -261,7 +260,7 @@ TEST(gpu_basis_forces_are_derivatives) {
     const std::vector<double> g = arena(p, random_gradients(p));
     const auto energy = [&] {
       Setup<double> s(p, 1);
-      Buffer<EmulatedDevice, double> values(s.device, "values");
+      Buffer<TestDevice, double> values(s.device, "values");
       values.reserve(g.size());
       basis_forward(s.device, s.layer, s.chunk, s.storage.bonds(), values.data());
       const std::vector<double> A = s.read(static_cast<const double*>(values.data()), g.size());
@@ -271,7 +270,7 @@ TEST(gpu_basis_forces_are_derivatives) {
       return sum;
     };
     Setup<double> s(p, 2);
-    Buffer<EmulatedDevice, double> gradients(s.device, "gradients"), sums(s.device, "forces");
+    Buffer<TestDevice, double> gradients(s.device, "gradients"), sums(s.device, "forces");
     gradients.upload(g);
     sums.upload(std::vector<double>(3 * p.n_all, 0.0));
     basis_adjoint(s.device, s.layer, s.chunk, s.storage.bonds(), gradients.data());
@@ -295,8 +294,8 @@ TEST(gpu_basis_forces_are_derivatives) {
 }
 
 TEST(gpu_bonds_keep_their_memory) {
-  EmulatedDevice device(0);
-  BondStorage<EmulatedDevice, float> storage(device);
+  TestDevice device(test_target::order(0));
+  BondStorage<TestDevice, float> storage(device);
   RadialPlan<float> table, exact;
   table.n_intervals = 4;
   exact.width = 24;
@@ -310,7 +309,7 @@ TEST(gpu_bonds_keep_their_memory) {
   CHECK(bonds.radial != nullptr && bonds.capacity % 8 == 0);
   CHECK(storage.reserve(11, 100, table));
   CHECK(storage.bytes() > 0);
-  BondStorage<EmulatedDevice, double> empty(device);
+  BondStorage<TestDevice, double> empty(device);
   CHECK(empty.reserve(0, 0, RadialPlan<double>{}));
   CHECK(!empty.reserve(0, 0, RadialPlan<double>{}));
 }

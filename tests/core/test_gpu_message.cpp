@@ -1,4 +1,4 @@
-// Message basis of the second layer on the emulated device, against plain loops over
+// Message basis of the second layer on the device, against plain loops over
 // YI[row] = f sum_terms c sum_j R_l Y_lm I_j[r] and its derivatives.
 #include <algorithm>
 #include <cmath>
@@ -29,11 +29,8 @@ void compare(const std::vector<Real>& got, const std::vector<double>& expected, 
 }
 
 template <class T>
-std::vector<T> download(EmulatedDevice& device, Buffer<EmulatedDevice, T>& buffer, std::size_t n) {
-  std::vector<T> list(n);
-  buffer.download(list.data(), n);
-  device.synchronize();
-  return list;
+std::vector<T> download(TestDevice& device, Buffer<TestDevice, T>& buffer, std::size_t n) {
+  return test_target::read<T>(device, buffer.data(), n);
 }
 
 template <class Real>
@@ -43,7 +40,7 @@ void run_case(const Case& c, std::uint64_t seed, double tolerance) {
   const std::size_t atoms = p.bonds.size(), before = Setup<Real>::other_rows * p.stride * atoms;
   const std::size_t rows = static_cast<std::size_t>(c.n_targets) * p.stride * atoms;
 
-  Buffer<EmulatedDevice, Real> values(s.device, "values"), gradients(s.device, "gradients"), gI(s.device, "gradients");
+  Buffer<TestDevice, Real> values(s.device, "values"), gradients(s.device, "gradients"), gI(s.device, "gradients");
   values.upload(std::vector<Real>(before + rows, Real(-1)));
   message_forward(s.device, s.layer, s.frame, s.chunk, s.bonds, s.message, values.data());
   std::vector<double> expected = p.forward();
@@ -64,7 +61,7 @@ void run_case(const Case& c, std::uint64_t seed, double tolerance) {
   compare(download(s.device, s.gradient, bond_gradient.size()), bond_gradient, tolerance, "bond gradients");
 
   // again in fixed point: the bonds' gradients add up, the messages' are the same to the step
-  Buffer<EmulatedDevice, std::int64_t> fixed(s.device, "sums");
+  Buffer<TestDevice, std::int64_t> fixed(s.device, "sums");
   fixed.upload(std::vector<std::int64_t>(p.message.size(), 0));
   const double bits = std::ldexp(1.0, 36);
   const grace::device::AtomicSum<Real> sum{fixed.data(), true, bits};
@@ -119,7 +116,7 @@ TEST(gpu_message_adjoint_is_the_derivative) {
   std::vector<double> g(p.forward().size());
   for (double& v : g) v = p.uniform();
   Setup<double> s(p, 2);
-  Buffer<EmulatedDevice, double> gradients(s.device, "gradients"), gI(s.device, "gradients");
+  Buffer<TestDevice, double> gradients(s.device, "gradients"), gI(s.device, "gradients");
   std::vector<double> arena(Setup<double>::other_rows * p.stride * p.bonds.size(), 0.0);
   arena.insert(arena.end(), g.begin(), g.end());
   gradients.upload(arena);
@@ -157,8 +154,8 @@ TEST(gpu_message_adjoint_is_the_derivative) {
 
 TEST(gpu_message_moves_between_chunk_and_atoms) {
   for (std::uint64_t seed = 0; seed < 5; ++seed) {
-    EmulatedDevice device(seed);
-    grace::device::DeviceModelMemory<EmulatedDevice> memory(device);
+    TestDevice device(test_target::order(seed));
+    grace::device::DeviceModelMemory<TestDevice> memory(device);
     for (int n_atoms : {0, 1, 37}) {
       const int n_rows = 4, stride = 40, offset = 16, n_centers = n_atoms + 2;
       LayerPlan<float> layer;
@@ -179,7 +176,7 @@ TEST(gpu_message_moves_between_chunk_and_atoms) {
           for (int n = 0; n < stride; ++n)
             expected[(static_cast<std::size_t>(centers[a]) * n_rows + r) * stride + n] =
                 static_cast<double>(values[(offset * n_atoms) + (r * n_atoms + a) * stride + n]);
-      Buffer<EmulatedDevice, float> from(device, "values"), message(device, "message"), back(device, "values");
+      Buffer<TestDevice, float> from(device, "values"), message(device, "message"), back(device, "values");
       from.upload(values);
       message.upload(std::vector<float>(all, -1.0f));
       store_message(device, layer, chunk, from.data(), message.data());

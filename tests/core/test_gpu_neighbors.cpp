@@ -1,138 +1,24 @@
-// Neighbour lists of the emulated device against those of the CPU, entry by entry, and against plain loops.
+// Neighbour lists of the device against those of the CPU, entry by entry, and against plain loops.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "check.hpp"
-#include "grace/device/buffer.hpp"
-#include "grace/device/emulated_device.hpp"
-#include "grace/neighbors.hpp"
-#include "grace/neighbors_cuda/device_neighbors.hpp"
 #include "grace/neighbors_cuda/scan_kernels.hpp"
+#include "neighbor_problem.hpp"
 
-using grace::device::EmulatedDevice;
-using List = grace::gpu::DeviceNeighborList<EmulatedDevice>;
-template <class T>
-using Buffer = grace::device::Buffer<EmulatedDevice, T>;
+using namespace neighbor_test;
+
+// Launches on a GPU are compiled by nvcc, here with the lists.
+namespace grace::gpu {
+extern template void exclusive_scan(TestDevice&, std::int64_t*, std::int64_t, std::int64_t*);
+}
 
 namespace {
-
-struct Batch {
-  std::vector<std::int64_t> first_atom{0};
-  std::vector<double> positions, cells;
-  std::vector<std::int32_t> species;
-  std::vector<char> periodic;
-
-  std::int64_t n_atoms() const { return first_atom.back(); }
-  std::int64_t n_structures() const { return static_cast<std::int64_t>(first_atom.size()) - 1; }
-  const bool* pbc() const { return reinterpret_cast<const bool*>(periodic.data()); }
-
-  void add(const std::vector<double>& fractional, const std::array<double, 9>& cell, const std::array<bool, 3>& pbc,
-           std::mt19937& random, int n_species) {
-    for (std::size_t i = 0; i < fractional.size() / 3; ++i) {
-      for (int x = 0; x < 3; ++x)
-        positions.push_back(fractional[3 * i] * cell[x] + fractional[3 * i + 1] * cell[3 + x] +
-                            fractional[3 * i + 2] * cell[6 + x]);
-      species.push_back(static_cast<std::int32_t>(random() % n_species));
-    }
-    for (int k = 0; k < 9; ++k) cells.push_back(pbc[k / 3] || random() % 2 == 0 ? cell[k] : 0.0);
-    for (bool p : pbc) periodic.push_back(p ? 1 : 0);
-    first_atom.push_back(static_cast<std::int64_t>(species.size()));
-  }
-
-  grace::StructureBatch view() const {
-    grace::StructureBatch batch;
-    batch.n_structures = static_cast<int>(n_structures());
-    batch.first_atom = first_atom.data();
-    batch.positions = positions.data();
-    batch.species = species.data();
-    batch.cells = cells.data();
-    batch.periodic = pbc();
-    return batch;
-  }
-};
-
-double uniform(std::mt19937& random, double low, double high) {
-  return std::uniform_real_distribution<double>(low, high)(random);
-}
-
-// Cells of 2 to 14 A, left- and right-handed, skewed, with atoms up to two cells outside.
-void add_random(Batch& batch, std::mt19937& random, int n_atoms, int n_species, double smallest = 2.0,
-                double largest = 14.0) {
-  std::array<double, 9> cell{};
-  for (int k = 0; k < 9; ++k) {
-    const bool diagonal = k % 4 == 0, lower = k == 3 || k == 6 || k == 7;
-    cell[k] = diagonal ? uniform(random, smallest, largest) : (lower ? uniform(random, -4.0, 4.0) : 0.0);
-  }
-  if (random() % 2 == 0) std::swap_ranges(cell.begin(), cell.begin() + 3, cell.begin() + 3);
-  std::array<bool, 3> pbc;
-  for (bool& p : pbc) p = random() % 4 != 0;
-  std::vector<double> fractional;
-  for (int k = 0; k < 3 * n_atoms; ++k) fractional.push_back(uniform(random, -2.0, 3.0));
-  batch.add(fractional, cell, pbc, random, n_species);
-}
-
-std::vector<double> random_cutoffs(std::mt19937& random, int n_species) {
-  std::vector<double> cutoffs(n_species * n_species);
-  for (int a = 0; a < n_species; ++a)
-    for (int b = 0; b <= a; ++b) {
-      const double cutoff = random() % 8 == 0 ? 0.0 : uniform(random, 2.5, 7.5);
-      cutoffs[a * n_species + b] = cutoffs[b * n_species + a] = cutoff;
-    }
-  if (n_species > 1) cutoffs[1] = 0.5 * cutoffs[1];  // rows are centres: no symmetry is assumed
-  return cutoffs;
-}
-
-// A list on the emulated device with all its input there.
-struct Listed {
-  EmulatedDevice device;
-  Buffer<double> positions{device, "positions"};
-  Buffer<std::int32_t> species{device, "species"};
-  List list{device};
-  std::vector<std::int32_t> neighbor, shift;
-
-  explicit Listed(std::uint64_t seed) : device(seed) {}
-
-  void build(const Batch& batch, const std::vector<double>& cutoffs, int n_species, double skin) {
-    grace::gpu::ListAtoms atoms;
-    atoms.n_centers = atoms.n_atoms = batch.n_atoms();
-    atoms.n_structures = batch.n_structures();
-    atoms.first_atom = batch.first_atom.data();
-    atoms.cells = batch.cells.data();
-    atoms.periodic = batch.pbc();
-    build(atoms, batch.positions, batch.species, cutoffs, n_species, skin);
-  }
-
-  void build(grace::gpu::ListAtoms atoms, const std::vector<double>& r, const std::vector<std::int32_t>& elements,
-             const std::vector<double>& cutoffs, int n_species, double skin) {
-    positions.upload(r);
-    species.upload(elements);
-    atoms.positions = positions.data();
-    atoms.species = species.data();
-    atoms.n_species = n_species;
-    atoms.pair_cutoffs = cutoffs.data();
-    atoms.skin = skin;
-    list.build(atoms);
-    const std::vector<std::int64_t>& first = list.host_first();
-    CHECK(static_cast<std::int64_t>(first.size()) == atoms.n_centers + 1);
-    CHECK(std::equal(first.begin(), first.end(), list.first()));
-    neighbor.assign(list.neighbor(), list.neighbor() + first.back());
-    shift.clear();
-    if (list.shift() != nullptr) shift.assign(list.shift(), list.shift() + first.back());
-  }
-
-  bool moved(const std::vector<double>& r, const std::vector<double>& cells) {
-    Buffer<double> now(device, "positions");
-    now.upload(r);
-    return list.moved_too_far(now.data(), cells.data());
-  }
-};
 
 void compare(const Batch& batch, const std::vector<double>& cutoffs, int n_species, double skin, std::uint64_t seed) {
   const grace::NeighborList expected = grace::build_neighbors(batch.view(), n_species, cutoffs.data(), skin, 1);
@@ -141,8 +27,7 @@ void compare(const Batch& batch, const std::vector<double>& cutoffs, int n_speci
   CHECK(listed.list.host_first() == expected.first);
   CHECK(listed.neighbor == expected.neighbor);
   CHECK(listed.shift == expected.shift);
-  std::vector<double> wrapped(batch.positions.size());
-  listed.list.wrapped_positions(batch.positions.data(), batch.cells.data(), wrapped.data());
+  const std::vector<double> wrapped = listed.wrapped(batch.positions, batch.cells);
   for (std::int64_t i = 0; i < batch.n_atoms(); ++i)
     for (int x = 0; x < 3; ++x) {
       double r = batch.positions[3 * i + x];
@@ -156,14 +41,17 @@ void compare(const Batch& batch, const std::vector<double>& cutoffs, int n_speci
 
 TEST(gpu_scan_of_any_length) {
   for (std::uint64_t seed = 0; seed < 5; ++seed) {
-    EmulatedDevice device(seed);
+    TestDevice device(test_target::order(seed));
     std::mt19937 random(static_cast<unsigned>(seed));
     for (std::int64_t n : {1, 2, 255, 2047, 2048, 2049, 10000}) {
-      std::vector<std::int64_t> values(n), sums(n), totals(grace::gpu::scan_memory(n));
+      std::vector<std::int64_t> values(n), sums(n);
       for (std::int64_t k = 0; k < n; ++k) values[k] = static_cast<std::int64_t>(random()) << 8;
       for (std::int64_t k = 1; k < n; ++k) sums[k] = sums[k - 1] + values[k - 1];
-      grace::gpu::exclusive_scan(device, values.data(), n, totals.data());
-      CHECK(values == sums);
+      Buffer<std::int64_t> scanned(device, "values"), totals(device, "sums");
+      scanned.upload(values);
+      totals.reserve(grace::gpu::scan_memory(n));
+      grace::gpu::exclusive_scan(device, scanned.data(), n, totals.data());
+      CHECK(test_target::read<std::int64_t>(device, scanned.data(), n) == sums);
     }
   }
 }
@@ -253,9 +141,7 @@ TEST(gpu_neighbors_of_centres_and_ghosts) {
     CHECK(listed.list.host_first() == first);
     CHECK(listed.neighbor == neighbor);
     CHECK(listed.list.shift() == nullptr);
-    std::vector<double> copy(positions.size());
-    listed.list.wrapped_positions(positions.data(), nullptr, copy.data());
-    CHECK(copy == positions);
+    CHECK(listed.wrapped(positions, {}) == positions);
     std::vector<double> moved = positions;
     CHECK(!listed.moved(moved, {}));
     moved[3 * 299] += 0.5;  // a ghost counts as well

@@ -1,4 +1,4 @@
-// Readout kernels on the emulated device against plain loops: energies, density gradients, ways in and out.
+// Readout kernels on the device against plain loops: energies, density gradients, ways in and out.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -7,12 +7,11 @@
 #include <vector>
 
 #include "check.hpp"
-#include "grace/device/buffer.hpp"
-#include "grace/device/emulated_device.hpp"
 #include "grace/evaluator_cuda/readout.hpp"
+#include "test_target.hpp"
 
-using grace::device::EmulatedDevice;
 using namespace grace::gpu;
+using test_target::TestDevice;
 
 namespace {
 
@@ -138,8 +137,8 @@ void run_case(const Case& c, std::uint64_t seed, double tolerance) {
   const Scales last{c.norm, 0.7, numbers(n)}, first{c.norm, -0.3, numbers(n)};
   const std::vector<double> shift = numbers(c.n_elements), stored = numbers(static_cast<std::size_t>(n_centers) * n);
 
-  EmulatedDevice device(seed);
-  grace::device::DeviceModelMemory<EmulatedDevice> memory(device);
+  TestDevice device(test_target::order(seed));
+  grace::device::DeviceModelMemory<TestDevice> memory(device);
   ReadoutPlan plan;
   plan.n_densities = n;
   plan.is_tanh = c.is_tanh;
@@ -176,9 +175,8 @@ void run_case(const Case& c, std::uint64_t seed, double tolerance) {
   for (int a = 0; a < c.n_atoms; ++a)
     for (int k = 0; k < n; ++k) values[start + a * stride + k] = static_cast<Real>(uniform(random));
   using grace::device::Buffer;
-  Buffer<EmulatedDevice, Real> device_values(device, "values"), gradients(device, "gradients"),
-      loaded(device, "gradients");
-  Buffer<EmulatedDevice, double> densities(device, "densities"), density_gradients(device, "gradients"),
+  Buffer<TestDevice, Real> device_values(device, "values"), gradients(device, "gradients"), loaded(device, "gradients");
+  Buffer<TestDevice, double> densities(device, "densities"), density_gradients(device, "gradients"),
       energies(device, "energies"), copied(device, "densities");
   device_values.upload(values);
   densities.upload(stored);
@@ -257,7 +255,7 @@ TEST(gpu_readout_matches_plain_loops) {
 }
 
 TEST(gpu_readout_names_the_network_that_does_not_fit) {
-  EmulatedDevice device(0);
+  TestDevice device(test_target::order(0));
   ReadoutPlan plan;
   plan.n_densities = 2;
   plan.n_layers = 2;

@@ -161,11 +161,11 @@ TEST(sha256_of_the_standard) {  // FIPS 180-4 examples
 TEST(words_of_the_interface) {
   CHECK(grace::parse_precision("mixed") == grace::Precision::mixed);
   CHECK(grace::parse_radial_mode("exact") == grace::RadialMode::exact);
-  CHECK(grace::parse_device("auto").kind == grace::DeviceKind::cpu);
+  CHECK(grace::parse_device("auto").kind == grace::DeviceKind::automatic);
   CHECK(grace::parse_device("cuda").kind == grace::DeviceKind::cuda);
   CHECK(grace::parse_device("cuda:3").index == 3);
   CHECK(grace::parse_device("2").kind == grace::DeviceKind::cuda && grace::parse_device("2").index == 2);
-  CHECK_THROWS(grace::parse_precision("double"), "must be fp64, mixed or fp32, got 'double'");
+  CHECK_THROWS(grace::parse_precision("double"), "must be auto, fp64, mixed or fp32, got 'double'");
   CHECK_THROWS(grace::parse_radial_mode(""), "must be table or exact");
   for (const char* word : {"gpu", "cuda:", "cuda:x", "-1", "", "99999999999"}) {
     CHECK_THROWS(grace::parse_device(word), "`device` must be");
