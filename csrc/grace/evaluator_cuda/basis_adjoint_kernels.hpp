@@ -82,7 +82,7 @@ struct BasisAdjoint {
       Real* R = memory.R + (l * channels + local) * spacing;
       Real* dR = memory.dR + (l * channels + local) * spacing;
       const int row = l * radial.stride + channel;
-      Series series;
+      Series series{};
       std::int32_t interval = -1;
       for (int b = n * part / parts; b < n * (part + 1) / parts; ++b) {
         const StagedBond<Real> bond = memory.staged[b];
