@@ -1,8 +1,11 @@
 // grace_md._core: the multilinear forms of csrc/grace/operators for callers that own the memory (torch). Arrays are
 // addresses; grace_md.torch.ops checks dtype, device, layout and sizes before it passes them on.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "bindings.hpp"
 #include "grace/error.hpp"
@@ -146,6 +149,60 @@ void bond_radial_basis(bool is_double, int n_basis, int order, Index n_bonds, Ad
   });
 }
 
+// Arguments of both functions of a radial network.
+struct NetworkArguments {
+  std::vector<Index> widths;
+  std::vector<Address> weights;
+  bool is_tanh;
+  Address basis, slope;
+  Index n_bonds;
+
+  template <class Real, class Function>
+  void with_network(Function f) const {
+    grace::require(weights.size() + 1 == widths.size(), "`weights` must be one fewer than `widths`, got ",
+                   weights.size(), " and ", widths.size());
+    std::vector<const Real*> matrices;
+    for (Address address : weights) matrices.push_back(read<Real>(address));
+    grace::ops::RadialNetwork<Real> network;
+    network.n_bonds = n_bonds;
+    network.n_layers = static_cast<int>(weights.size());
+    network.widths = widths.data();
+    network.weights = matrices.data();
+    network.is_tanh = is_tanh;
+    network.basis = read<Real>(basis);
+    network.slope = read<Real>(slope);
+    f(network);
+  }
+};
+
+void radial_network(bool is_double, std::vector<Index> widths, std::vector<Address> weights, bool is_tanh,
+                    Address basis, Address slope, Index n_bonds, Address value, Address derivative, int n_threads) {
+  const NetworkArguments arguments{std::move(widths), std::move(weights), is_tanh, basis, slope, n_bonds};
+  with_real(is_double, [&](auto real) {
+    using Real = decltype(real);
+    arguments.with_network<Real>([&](const auto& network) {
+      grace::ops::radial_network(network, write<Real>(value), write<Real>(derivative), n_threads);
+    });
+  });
+}
+
+void radial_network_adjoint(bool is_double, std::vector<Index> widths, std::vector<Address> weights, bool is_tanh,
+                            Address basis, Address slope, Index n_bonds, Address value_gradient,
+                            Address derivative_gradient, std::vector<Address> weight_gradients, int n_threads) {
+  const NetworkArguments arguments{std::move(widths), std::move(weights), is_tanh, basis, slope, n_bonds};
+  grace::require(weight_gradients.size() == arguments.weights.size(),
+                 "`weight_gradients` must be as many as `weights`");
+  with_real(is_double, [&](auto real) {
+    using Real = decltype(real);
+    std::vector<Real*> out;
+    for (Address address : weight_gradients) out.push_back(write<Real>(address));
+    arguments.with_network<Real>([&](const auto& network) {
+      grace::ops::radial_network_adjoint(network, read<Real>(value_gradient), read<Real>(derivative_gradient),
+                                         out.data(), n_threads);
+    });
+  });
+}
+
 }  // namespace
 
 void bind_operators(py::module_& m) {
@@ -153,11 +210,12 @@ void bind_operators(py::module_& m) {
         py::arg("harmonics"), py::arg("chemical"), py::arg("out"), py::arg("first_bond"), py::arg("bond_species"),
         py::arg("n_atoms"), py::arg("n_bonds"), py::arg("n_elements"), py::arg("lmax"), py::arg("n_channels"),
         py::arg("n_threads"), "One slot (0 A, 1 R, 2 Y, 3 z) of sum A R Y z over bonds (operators.hpp); addresses.");
-  m.def("message_basis", &message_basis, py::arg("slot"), py::arg("is_double"), py::arg("atoms"), py::arg("radial"),
-        py::arg("harmonics"), py::arg("message"), py::arg("out"), py::arg("first_bond"), py::arg("neighbor"),
-        py::arg("terms"), py::arg("coefficients"), py::arg("n_terms"), py::arg("n_atoms"), py::arg("n_bonds"),
-        py::arg("n_rows"), py::arg("n_message_rows"), py::arg("lmax"), py::arg("n_channels"), py::arg("n_threads"),
-        "One slot (0 YI, 1 R, 2 Y, 3 I) of sum c YI R Y I over bonds and terms (row, harmonic, message row); addresses.");
+  m.def(
+      "message_basis", &message_basis, py::arg("slot"), py::arg("is_double"), py::arg("atoms"), py::arg("radial"),
+      py::arg("harmonics"), py::arg("message"), py::arg("out"), py::arg("first_bond"), py::arg("neighbor"),
+      py::arg("terms"), py::arg("coefficients"), py::arg("n_terms"), py::arg("n_atoms"), py::arg("n_bonds"),
+      py::arg("n_rows"), py::arg("n_message_rows"), py::arg("lmax"), py::arg("n_channels"), py::arg("n_threads"),
+      "One slot (0 YI, 1 R, 2 Y, 3 I) of sum c YI R Y I over bonds and terms (row, harmonic, message row); addresses.");
   m.def("coupling_product", &coupling_product, py::arg("is_double"), py::arg("first"), py::arg("second"),
         py::arg("out"), py::arg("terms"), py::arg("coefficients"), py::arg("n_terms"), py::arg("n_atoms"),
         py::arg("n_targets"), py::arg("n_first"), py::arg("n_second"), py::arg("n_channels"), py::arg("n_threads"),
@@ -173,4 +231,12 @@ void bind_operators(py::module_& m) {
   m.def("bond_radial_basis", &bond_radial_basis, py::arg("is_double"), py::arg("n_basis"), py::arg("order"),
         py::arg("n_bonds"), py::arg("scaled"), py::arg("basis"), py::arg("slope"), py::arg("n_threads"),
         "Radial basis g_k(x) and dg_k/dx, 0 from x = 1 on; addresses.");
+  m.def("radial_network", &radial_network, py::arg("is_double"), py::arg("widths"), py::arg("weights"),
+        py::arg("is_tanh"), py::arg("basis"), py::arg("slope"), py::arg("n_bonds"), py::arg("value"),
+        py::arg("derivative"), py::arg("n_threads"),
+        "Radial functions R of g and dR/dx along dg/dx, layers of `widths` without biases; addresses.");
+  m.def("radial_network_adjoint", &radial_network_adjoint, py::arg("is_double"), py::arg("widths"), py::arg("weights"),
+        py::arg("is_tanh"), py::arg("basis"), py::arg("slope"), py::arg("n_bonds"), py::arg("value_gradient"),
+        py::arg("derivative_gradient"), py::arg("weight_gradients"), py::arg("n_threads"),
+        "Gradients of the weights of a radial network for those of R and dR/dx; addresses.");
 }

@@ -264,3 +264,28 @@ def bond_harmonics(
 def bond_radial_basis(
     is_double: bool, n_basis: int, order: int, n_bonds: int, scaled: int, basis: int, slope: int, n_threads: int
 ) -> None: ...
+def radial_network(
+    is_double: bool,
+    widths: Sequence[int],
+    weights: Sequence[int],
+    is_tanh: bool,
+    basis: int,
+    slope: int,
+    n_bonds: int,
+    value: int,
+    derivative: int,
+    n_threads: int,
+) -> None: ...
+def radial_network_adjoint(
+    is_double: bool,
+    widths: Sequence[int],
+    weights: Sequence[int],
+    is_tanh: bool,
+    basis: int,
+    slope: int,
+    n_bonds: int,
+    value_gradient: int,
+    derivative_gradient: int,
+    weight_gradients: Sequence[int],
+    n_threads: int,
+) -> None: ...

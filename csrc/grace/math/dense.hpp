@@ -51,6 +51,17 @@ GRACE_HD GRACE_FORCEINLINE void silu(typename Pack::V x, typename Pack::V& value
   derivative = s + value * (Real(1) - s);
 }
 
+// The same with the second derivative s (1 - s) (2 + x (1 - 2s)).
+template <class Pack>
+GRACE_HD GRACE_FORCEINLINE void silu(typename Pack::V x, typename Pack::V& value, typename Pack::V& derivative,
+                                     typename Pack::V& second) {
+  using Real = typename Pack::Real;
+  const typename Pack::V s = Real(1) / (Real(1) + exponential<Pack>(-x));
+  value = x * s;
+  derivative = s + value * (Real(1) - s);
+  second = s * (Real(1) - s) * (Real(2) + x * (Real(1) - Real(2) * s));
+}
+
 // tanh(x) = (1 - e^-2|x|) / (1 + e^-2|x|) with the sign of x; derivative = 1 - tanh^2. Below |x| = 0.1 the difference
 // 1 - e^-2|x| would cancel: there a Taylor polynomial is used.
 template <class Pack>
@@ -71,6 +82,15 @@ GRACE_HD GRACE_FORCEINLINE void tanh(typename Pack::V x, typename Pack::V& value
   const V t = Pack::select_less(magnitude, Real(0.1), series * magnitude, large);
   value = Pack::copysign(t, x);
   derivative = Real(1) - t * t;
+}
+
+// The same with the second derivative -2 tanh(x) (1 - tanh^2).
+template <class Pack>
+GRACE_HD GRACE_FORCEINLINE void tanh(typename Pack::V x, typename Pack::V& value, typename Pack::V& derivative,
+                                     typename Pack::V& second) {
+  using Real = typename Pack::Real;
+  tanh<Pack>(x, value, derivative);
+  second = Real(-2) * value * derivative;
 }
 
 }  // namespace GRACE_ISA

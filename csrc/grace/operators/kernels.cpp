@@ -5,6 +5,7 @@
 #include "grace/operators/geometry_kernels.hpp"
 #include "grace/operators/message_basis_kernels.hpp"
 #include "grace/operators/product_kernels.hpp"
+#include "grace/operators/radial_network_kernels.hpp"
 
 namespace grace::ops {
 inline namespace GRACE_ISA {
@@ -23,6 +24,8 @@ Kernels<Real> all() {
   k.message_bonds = &message_bonds<Real>;
   k.add_to = &add_to<Real>;
   k.product = &product<Real>;
+  k.network = &network<Real>;
+  k.network_adjoint = &network_adjoint<Real>;
   k.harmonics = &harmonics<Real>;
   k.radial_basis = &radial_basis<Real>;
   return k;

@@ -23,6 +23,22 @@ struct MessagePlan {
   Gather<Real> pairs;  // targets: pairs, `first`: row f
 };
 
+// A radial network with rows of matrices padded to 64 bytes.
+template <class Real>
+struct NetworkPlan {
+  int n_layers = 0;
+  bool is_tanh = false;
+  const int* width = nullptr;               // [n_layers + 1]
+  const int* stride = nullptr;              // [n_layers + 1] the same, padded
+  const Real* const* weights = nullptr;     // [n_layers]: [width[k], stride[k + 1]]
+  const Real* const* transposed = nullptr;  // [n_layers]: [width[k + 1], stride[k]]
+  const Real* basis = nullptr;
+  const Real* slope = nullptr;
+};
+
+// Bonds whose layers are in the cache at a time; a multiple of the rows of a register tile.
+constexpr int network_tile = 32;
+
 template <class Real>
 struct Kernels {
   // out: the whole result, of which the rows (or bonds) of atoms begin..end - 1 are written ...
@@ -42,7 +58,12 @@ struct Kernels {
                         Real* out, Real* scratch) = nullptr;
   void (*add_to)(Index n, const Real* values, Real* sum) = nullptr;
   void (*product)(const CouplingProduct<Real>&, const Gather<Real>&, Index begin, Index end, Real* out) = nullptr;
-  // bonds begin..end - 1
+  // bonds begin..end - 1; scratch as network_scratch says, zero, aligned
+  void (*network)(const NetworkPlan<Real>&, Index begin, Index end, Real* value, Real* derivative,
+                  Real* scratch) = nullptr;
+  // adds to sums[k] [width[k], stride[k + 1]]
+  void (*network_adjoint)(const NetworkPlan<Real>&, Index begin, Index end, const Real* value_gradient,
+                          const Real* derivative_gradient, Real* const* sums, Real* scratch) = nullptr;
   void (*harmonics)(const math::HarmonicsTable<double>&, Index begin, Index end, const double* vector, Real* values,
                     Real* gradient) = nullptr;
   void (*radial_basis)(int n_basis, int order, Index begin, Index end, const double* scaled, Real* basis, Real* slope,
@@ -51,6 +72,18 @@ struct Kernels {
 
 // Doubles of scratch that radial_basis needs.
 constexpr int radial_basis_scratch(int n_basis) { return 2 * 8 * n_basis; }
+
+// Numbers of scratch of the network kernels: 2 network_tile rows of every layer, twice that of hidden layers for the
+// derivatives of activations, two buffers and a transposed layer of the widest.
+template <class Real>
+Index network_scratch(const NetworkPlan<Real>& plan) {
+  Index widest = 0, sum = 0;
+  for (int k = 0; k <= plan.n_layers; ++k) {
+    widest = plan.stride[k] > widest ? plan.stride[k] : widest;
+    sum += plan.stride[k];
+  }
+  return 2 * network_tile * (2 * sum + 3 * widest);
+}
 
 struct AllKernels {
   Kernels<double> fp64;

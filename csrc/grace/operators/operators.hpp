@@ -98,4 +98,28 @@ template <class Real>
 void bond_radial_basis(int n_basis, int order, Index n_bonds, const double* scaled, Real* basis, Real* slope,
                        int n_threads);
 
+// ---- radial network ------------------------------------------------------------------------------------------------
+
+// R = W_last^T f(... f(W_0^T g)) and its derivative R' = dR/dx along g' = dg/dx, without biases; f is silu or tanh.
+template <class Real>
+struct RadialNetwork {
+  Index n_bonds = 0;
+  int n_layers = 0;
+  const Index* widths = nullptr;         // [n_layers + 1]: n_basis, hidden ..., n_out
+  const Real* const* weights = nullptr;  // [n_layers]: W_k [widths[k], widths[k + 1]], norms included
+  bool is_tanh = false;
+  const Real* basis = nullptr;  // g [n_bonds, n_basis]
+  const Real* slope = nullptr;  // g' [n_bonds, n_basis]
+};
+
+// value, derivative [n_bonds, n_out]: R and R'.
+template <class Real>
+void radial_network(const RadialNetwork<Real>& network, Real* value, Real* derivative, int n_threads);
+
+// weight_gradients[k] [widths[k], widths[k + 1]] = dL/dW_k for dL/dR and dL/dR' [n_bonds, n_out]. Hidden layers are
+// computed again.
+template <class Real>
+void radial_network_adjoint(const RadialNetwork<Real>& network, const Real* value_gradient,
+                            const Real* derivative_gradient, Real* const* weight_gradients, int n_threads);
+
 }  // namespace grace::ops
