@@ -7,7 +7,7 @@ docs/training.md explains every setting.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -228,7 +228,7 @@ class RunConfig:
         min_lr = config.fit.min_lr if config.fit.min_lr is not None else default
         fit = replace(config.fit, lr=lr, min_lr=min_lr)
         finetune = config.finetune if config.finetune is not None or not start else FinetuneConfig()
-        config = replace(config, fit=fit, finetune=finetune)
+        config = _with_source_lists(replace(config, fit=fit, finetune=finetune))
         check(config)
         return config
 
@@ -364,22 +364,33 @@ def all_sources(config: RunConfig) -> list[SourceConfig]:
     return [source for group in groups for source in source_list(group)]
 
 
+def _with_source_lists(config: RunConfig) -> RunConfig:
+    """Give every group of sources the form of a list, so that equal settings compare equal."""
+    return _map_sources(config, lambda source: source)
+
+
+def _map_sources(config: RunConfig, change: Callable[[SourceConfig], SourceConfig]) -> RunConfig:
+    """Return the settings with every source changed."""
+
+    def each(found: Sources | None) -> Any:
+        return None if found is None else [change(source) for source in source_list(found)]
+
+    data = replace(config.data, train=each(config.data.train), valid=each(config.data.valid))
+    tune = config.finetune
+    if tune is not None and tune.replay is not None:
+        tune = replace(tune, replay=replace(tune.replay, train=each(tune.replay.train), valid=each(tune.replay.valid)))
+    return replace(config, data=data, finetune=tune)
+
+
 def _resolve_paths(config: RunConfig, folder: Path) -> RunConfig:
     """Make paths of inputs those beside the run file where such files exist."""
 
     def beside(path: str) -> str:
-        return str(folder / path) if not Path(path).is_absolute() and (folder / path).exists() else path
+        file = path.partition("@")[0]
+        return str(folder / path) if not Path(path).is_absolute() and (folder / file).exists() else path
 
-    def sources(found: Sources | None) -> Any:
-        if found is None:
-            return None
-        return [replace(source, path=beside(source.path)) for source in source_list(found)]
-
-    data = replace(config.data, train=sources(config.data.train), valid=sources(config.data.valid))
-    model, tune = config.model, config.finetune
+    model = config.model
     if model.start is not None:
         model = replace(model, start=beside(model.start))
-    if tune is not None and tune.replay is not None:
-        replay = replace(tune.replay, train=sources(tune.replay.train), valid=sources(tune.replay.valid))
-        tune = replace(tune, replay=replay)
-    return replace(config, data=data, model=model, finetune=tune)
+    changed = _map_sources(config, lambda source: replace(source, path=beside(source.path)))
+    return replace(changed, model=model)
