@@ -83,3 +83,9 @@ NVE_MOMENTUM = 1e-9  # amu A / (ASE time), of 60 atoms after 500 steps
 # Operators of the training layer against einsum, relative to the largest entry.
 OPERATOR_RELATIVE = 1e-12  # sums of up to a few hundred products in another order; 1e-15 is seen
 OPERATOR_RELATIVE_FLOAT = 2e-6  # the same in single precision; up to 3e-7 is seen
+
+# Models in torch.
+TORCH_FORCE = 1e-10  # eV/A, both backends and the core: other orders of sums
+TORCH_GRADIENT = 1e-10  # gradients of losses by weights, relative to the largest of a weight: other orders of sums
+TORCH_GRADIENT_DIFFERENCE = 1e-6  # the same against five-point differences along the tangent
+TORCH_GRADIENT_FLOAT = 1e-3  # the same, norm of the error in single precision over the norm

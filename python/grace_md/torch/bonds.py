@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from grace_md.torch import bond_numbers
 from grace_md.torch.batch import AtomsBatch
 from grace_md.torch.geometry import bond_vectors, harmonics_with_gradient, lengths_and_directions
 from grace_md.torch.pairs import Pairing, find_pairs
@@ -50,24 +51,31 @@ def bond_constants(
     """Return the constants of a batch; `dtype`: of what the network reads."""
     pairs = find_pairs(batch, symmetric=torch.equal(pair_cutoffs, pair_cutoffs.T))
     center, neighbor = batch.center[pairs.first], batch.neighbor[pairs.first]
-    vectors = bond_vectors(batch)[pairs.first]
-    d, u = lengths_and_directions(vectors)
-    cutoffs = pair_cutoffs[batch.species[center], batch.species[neighbor]]
-    basis, slope = chebyshev_with_slope(d / cutoffs, n_basis, order)
-    values, by_direction = harmonics_with_gradient(u, lmax)
-    along = (by_direction * u[:, None, :]).sum(2, keepdim=True)  # du_x/dr_y = (delta_xy - u_x u_y) / d
-    gradient = (by_direction - along * u[:, None, :]) / d[:, None, None]
-    degrees = torch.arange(lmax + 1, device=u.device)
+    firsts = replace(batch, center=center, neighbor=neighbor, shift=batch.shift[pairs.first], cache={})
+    if batch.positions.device.type == "cpu":
+        vectors, d, scaled = bond_numbers.bond_vectors(firsts, pair_cutoffs)
+        basis, slope = bond_numbers.bond_radial_basis(scaled, n_basis, order, dtype)
+        values, gradient = bond_numbers.bond_harmonics(vectors, lmax, dtype)
+    else:
+        vectors = bond_vectors(firsts)
+        d, u = lengths_and_directions(vectors)
+        scaled = d / pair_cutoffs[batch.species[center], batch.species[neighbor]]
+        basis, slope = (part.to(dtype) for part in chebyshev_with_slope(scaled, n_basis, order))
+        values, by_direction = harmonics_with_gradient(u, lmax)
+        along = (by_direction * u[:, None, :]).sum(2, keepdim=True)  # du_x/dr_y = (delta_xy - u_x u_y) / d
+        gradient = ((by_direction - along * u[:, None, :]) / d[:, None, None]).to(dtype)
+        values = values.to(dtype)
+    degrees = torch.arange(lmax + 1, device=vectors.device)
     parity = (1 - 2 * (degrees % 2)).repeat_interleave(2 * degrees + 1)
     return BondConstants(
         pairs=pairs,
         center=center,
         neighbor=neighbor,
         vectors=vectors,
-        directions=u / cutoffs[:, None],
-        basis=basis.to(dtype),
-        slope=slope.to(dtype),
-        harmonics=values.to(dtype),
-        gradient=gradient.to(dtype),
+        directions=vectors * (scaled / (d * d))[:, None],
+        basis=basis,
+        slope=slope,
+        harmonics=values,
+        gradient=gradient,
         signs=parity.to(dtype),
     )

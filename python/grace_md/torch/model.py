@@ -11,14 +11,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from grace_md.torch import forms, kernels
+from grace_md.torch import forms, ops
 from grace_md.torch.batch import AtomsBatch
 from grace_md.torch.bonds import BondConstants, bond_constants
+from grace_md.torch.dual import network_with_slope
 from grace_md.torch.geometry import bond_vectors, harmonics, lengths_and_directions
 from grace_md.torch.layout import WeightLayout
 from grace_md.torch.pairs import to_bonds
 from grace_md.torch.presets import preset_arrays
-from grace_md.torch.radial import chebyshev_basis, network, network_with_slope
+from grace_md.torch.radial import chebyshev_basis, network
 from grace_md.torch.stages import BatchView
 from grace_md.torch.wiring import build_network, number, pair_cutoffs, text
 from grace_md.weights import read_npz, write_npz
@@ -252,7 +253,7 @@ class GracePotential(nn.Module):
         self, batch: AtomsBatch, weights: dict[str, Tensor], forces: bool, stress: bool, create_graph: bool
     ) -> ModelOutput:
         """Backend "core": dE/dr of every pair of bonds from dE/dR, dR/dx and dE/dY; no graph through the geometry."""
-        view, bonds = self._view(batch, kernels), self._constants(batch)
+        view, bonds = self._view(batch, ops), self._constants(batch)
         wanted = forces or stress
         inputs, slopes = [bonds.harmonics.detach().requires_grad_(wanted)], []
         tensors = {"Y": to_bonds(inputs[0], bonds.pairs, bonds.signs)}

@@ -1,7 +1,7 @@
 """Radial functions: Chebyshev basis with a polynomial envelope, and dense networks without biases.
 
-Two ways, which agree: `chebyshev_basis` and `network` for automatic differentiation, and `chebyshev_with_slope` and
-`network_with_slope`, which carry (value, derivative) pairs along, so that forces need no graph through the geometry.
+For automatic differentiation from positions. `grace_md.torch.dual` carries (value, derivative) pairs along instead, so
+that forces need no graph through the geometry.
 """
 
 from __future__ import annotations
@@ -60,19 +60,3 @@ def network(x: Tensor, weights: Sequence[Tensor], activation: str) -> Tensor:
     for weight in weights[:-1]:
         x = function(x @ weight)
     return x @ weights[-1]
-
-
-def network_with_slope(x: Tensor, slope: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the output of a silu network and its derivative along `slope` = dx/ds, each [n_bonds, n_out].
-
-    h = silu(a), h' = silu'(a) a'; differentiable with respect to the weights (twice, for losses of forces).
-    """
-    n = x.shape[0]
-    pair = torch.cat((x, slope))
-    for weight in weights[:-1]:
-        value, derivative = torch.split(pair @ weight, n)
-        sigmoid = torch.sigmoid(value)
-        function = value * sigmoid
-        pair = torch.cat((function, (sigmoid + function * (1.0 - sigmoid)) * derivative))
-    value, derivative = torch.split(pair @ weights[-1], n)
-    return value, derivative
