@@ -98,7 +98,7 @@ def test_weights_have_unit_variance_and_depend_on_the_seed() -> None:
         if key == "shift_values":
             continue
         assert not torch.equal(weight, other.weights[key]), key
-        assert abs(float((weight**2).mean()) - 1.0) <= 5.0 * (2.0 / weight.numel()) ** 0.5, key
+        assert abs(float((weight.detach() ** 2).mean()) - 1.0) <= 5.0 * (2.0 / weight.numel()) ** 0.5, key
 
 
 def test_energies_of_fresh_two_layer_models_are_linear_densities_of_layer_one() -> None:

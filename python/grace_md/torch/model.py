@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from grace_md.torch import forms, ops
 from grace_md.torch.batch import AtomsBatch
 from grace_md.torch.bonds import BondConstants, bond_constants
-from grace_md.torch.dual import network_with_slope
 from grace_md.torch.geometry import bond_vectors, harmonics, lengths_and_directions
 from grace_md.torch.layout import WeightLayout
+from grace_md.torch.network_op import radial_network
 from grace_md.torch.pairs import to_bonds
 from grace_md.torch.presets import preset_arrays
 from grace_md.torch.radial import chebyshev_basis, network
@@ -260,7 +260,7 @@ class GracePotential(nn.Module):
         for radial in self._network.radials:
             matrices = radial.weights(weights)
             if wanted:
-                values, slope = network_with_slope(bonds.basis, bonds.slope, matrices)
+                values, slope = radial_network(bonds.basis, bonds.slope, matrices)
                 inputs.append(values if values.requires_grad else values.requires_grad_())
                 slopes.append(slope)
             else:

@@ -1,7 +1,7 @@
 """Radial functions: Chebyshev basis with a polynomial envelope, and dense networks without biases.
 
-For automatic differentiation from positions. `grace_md.torch.dual` carries (value, derivative) pairs along instead, so
-that forces need no graph through the geometry.
+For automatic differentiation from positions; `grace_md.torch.network_op` carries (value, derivative) pairs along,
+so that forces need no graph through the geometry.
 """
 
 from __future__ import annotations
