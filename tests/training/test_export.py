@@ -71,7 +71,8 @@ def test_layout_is_that_of_published_files(trained: tuple[str, Outcome]) -> None
     assert extra <= {"output_scale"}
     assert set(published) <= set(arrays)
     for key, values in published.items():
-        assert arrays[key].dtype == values.dtype, key
+        # The bundled file of two layers holds its weights in single precision; published files never do.
+        assert arrays[key].dtype == (np.float64 if values.dtype.kind == "f" else values.dtype), key
         assert arrays[key].ndim == values.ndim, key
         if arrays[key].dtype.kind == "f":
             assert np.isfinite(arrays[key]).all(), key

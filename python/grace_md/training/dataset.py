@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grace_md.training.config import DataConfig, LabelSettings, RunConfig, Sources, source_list
-from grace_md.training.data import BatchLoader, BatchSampler, LabelKeys, ShardSet, Source, convert
+from grace_md.training.config import DataConfig, RunConfig, Sources, source_list
+from grace_md.training.data import BatchLoader, BatchSampler, ShardSet, Source, convert
+from grace_md.training.labels import label_keys_of
 from grace_md.training.strict import ConfigError
 
 if TYPE_CHECKING:
@@ -121,26 +122,9 @@ class RunData:
         return self.train.rows[: self.n_own]
 
 
-def label_keys(source: LabelSettings, defaults: LabelSettings) -> LabelKeys:
-    """Return the keys and units of a source: its own, else those of the section `data`, else the usual ones."""
-    found: dict[str, str | None] = {}
-    for name in ("energy", "forces", "stress", "virial"):
-        key = getattr(source, f"{name}_key") or getattr(defaults, f"{name}_key")
-        if key is not None:
-            found[name] = None if key == "none" else key
-        unit = getattr(source, f"{name}_unit") or getattr(defaults, f"{name}_unit")
-        if unit is not None:
-            found[f"{name}_unit"] = unit
-    for name, target in (("stress_order", "stress_order"), ("group_key", "group"), ("config_type_key", "config_type")):
-        value = getattr(source, name) or getattr(defaults, name)
-        if value is not None:
-            found[target] = value
-    return LabelKeys(**found)  # type: ignore[arg-type]
-
-
 def _sources(sources: Sources | None, data: DataConfig) -> list[Source]:
     return [
-        Source(one.path, one.name, label_keys(one, data), one.weight, trust_pickle=one.trust_pickle)
+        Source(one.path, one.name, label_keys_of(one, data), one.weight, trust_pickle=one.trust_pickle)
         for one in source_list(sources)
     ]
 
