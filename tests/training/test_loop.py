@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +47,13 @@ def test_dry_run_trains_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_the_estimate_of_memory_is_of_the_right_size(tmp_path: Path) -> None:
-    """The bytes that graphs keep grow with the bonds; the estimate from a small batch holds for a large one."""
-    seen: dict[int, int] = {}
-    original = memory.saved_bytes
-
-    def spy(step: Any) -> int:
-        seen[len(seen)] = original(step)
-        return seen[len(seen) - 1]
-
-    memory.saved_bytes = spy
-    try:
-        for batch in (2, 16):
-            train(tiny(tmp_path, f"r{batch}", fit={"batch": batch}), dry_run=True, say=quiet)
-    finally:
-        memory.saved_bytes = original
-    assert min(seen.values()) > 1e5
+def test_the_estimate_of_memory_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a small batch keeps per bond tells what the largest one needs."""
+    measured: list[int] = []
+    monkeypatch.setattr(memory, "run_probe", lambda step, _what: measured.append(memory.saved_bytes(step)))
+    train(tiny(tmp_path, fit={"batch": 24, "epochs": 1}), say=quiet)
+    estimate = json.loads((tmp_path / "run/run.json").read_text())["estimated_bytes"]
+    assert 0.7 < estimate / measured[0] < 1.5
 
 
 def test_out_of_memory_names_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +147,29 @@ def test_tensorboard_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"needs the package tensorboard; install it with"):
         train(tiny(tmp_path, output={"tensorboard": True}), say=quiet)
+
+
+def test_tensorboard_gets_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert folder == str(tmp_path / "run" / "tensorboard")
+            assert purge_step == 0
+
+        def add_scalar(self, *arguments: Any) -> None:
+            written.append(arguments)
+
+        def close(self) -> None:
+            written.append(("closed", 0.0, 0))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    train(tiny(tmp_path, fit={"epochs": 2}, output={"tensorboard": True}), say=quiet)
+    losses = [(value, step) for name, value, step in written if name == "valid_loss"]
+    assert losses == [(r["valid_loss"], r["step"]) for r in metrics(tmp_path / "run")]
+    assert written[-1][0] == "closed"
 
 
 def test_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

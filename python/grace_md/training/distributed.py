@@ -35,6 +35,8 @@ class Processes:
         self.rank = int(os.environ.get("RANK", "0"))
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self._started = False
+        if device == "cuda":
+            torch.cuda.set_device(self.local_rank)  # where NCCL puts what it sends
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
             self._started = True
