@@ -17,13 +17,10 @@ from grace_md.weights import read_npz
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 SHARED = ROOT.parent / "shared"  # the full set, larger than a repository should hold; not needed to pass
-STARTER = ROOT / "python" / "grace_md" / "data" / "lava9_1l.npz"
 
 BUNDLED = {
-    "lava9_1l": (STARTER, TESTS / "data" / "fixtures" / "lava9_1l" / "reference.json"),
-    "2L_large_elemcut": tuple(
-        TESTS / "data" / "fixtures" / "2L_large_elemcut" / n for n in ("model.npz", "reference.json")
-    ),
+    name: tuple(TESTS / "data" / "fixtures" / name / n for n in ("model.npz", "reference.json"))
+    for name in ("lava9_1l", "2L_large_elemcut")
 }
 FULL_SET = (
     "1L_large_allel",

@@ -79,6 +79,17 @@ def test_heat_flux_example_of_the_documentation_runs(tmp_path: Path) -> None:
     assert "c_j[1]" in run_input(text, tmp_path)
 
 
+def test_run_file_of_a_fit_is_valid(tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    from grace_md.training.config import load_config
+
+    (block,) = blocks(README, "yaml")
+    (tmp_path / "fit.yaml").write_text(block)
+    assert block.count("\n") <= 10
+    config = load_config(tmp_path / "fit.yaml", [])
+    assert (config.fit.epochs, config.model.preset) == (100, "1L-small")
+
+
 def test_named_shell_commands_exist() -> None:
     for command in re.findall(r"`grace-md (\w+)", README):
         assert command in cli.COMMANDS
