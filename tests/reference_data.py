@@ -22,6 +22,7 @@ BUNDLED = {
     name: tuple(TESTS / "data" / "fixtures" / name / n for n in ("model.npz", "reference.json"))
     for name in ("lava9_1l", "2L_large_elemcut")
 }
+LAVA = BUNDLED["lava9_1l"][0]  # a plain published file
 FULL_SET = (
     "1L_large_allel",
     "1L_medium_elemcut",

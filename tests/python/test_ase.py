@@ -17,14 +17,14 @@ import systems
 import tolerances as tol
 from evaluator_tools import SYMBOLS, small_cell, thermal_momenta, tiny
 from grace_md import GraceCalculator, GraceModel
-from reference_data import STARTER, load_reference
+from reference_data import LAVA, load_reference
 from tolerances import assert_close
 
 MODELS = ("lava9_1l", "2L_large_elemcut", "tiny_2l")
 
 
 def calculator(name: str = "lava9_1l", **options: Any) -> GraceCalculator:
-    model: Any = STARTER
+    model: Any = LAVA
     if name != "lava9_1l":
         model = GraceModel(tiny(name) if name.startswith("tiny") else load_reference(name).arrays)
     return GraceCalculator(model, **{"threads": 1, **options})

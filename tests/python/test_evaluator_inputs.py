@@ -14,14 +14,14 @@ import tolerances as tol
 from evaluator_tools import CoreModel, small_cell, tiny
 from grace_md import GraceCalculator, GraceModel
 from grace_md._core import Evaluator, ModelSpec, build_neighbors
-from reference_data import STARTER
+from reference_data import LAVA
 from tolerances import assert_close
 
 NAMES = ("tiny_1l_pairs", "tiny_2l")
 
 
 def calculator(**options: Any) -> GraceCalculator:
-    return GraceCalculator(STARTER, threads=1, **options)
+    return GraceCalculator(LAVA, threads=1, **options)
 
 
 # ----------------------------------------------------------------------------------------- odd, but allowed

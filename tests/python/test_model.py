@@ -13,7 +13,7 @@ from grace_md import GraceModel
 from grace_md.model import _reported
 from grace_md.reference import pair_cutoffs
 from grace_md.weights import WeightFileError, element_names, read_npz
-from reference_data import STARTER, ReferenceSet, load_reference
+from reference_data import LAVA, ReferenceSet, load_reference
 from tolerances import assert_close
 
 LAYERS = {"lava9_1l": 1, "2L_large_elemcut": 2}
@@ -76,7 +76,7 @@ def test_core_reads_the_saved_file(bundled_set: ReferenceSet, tmp_path: Path) ->
 
 
 def test_save_refuses_to_overwrite(tmp_path: Path) -> None:
-    model = GraceModel.load(STARTER)
+    model = GraceModel.load(LAVA)
     (tmp_path / "taken.npz").write_text("precious")
     with pytest.raises(FileExistsError, match=r"taken\.npz.*force=True"):
         model.save(tmp_path / "taken.npz")
@@ -87,7 +87,7 @@ def test_save_refuses_to_overwrite(tmp_path: Path) -> None:
 
 def test_metadata_keys_have_our_prefix(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`origin` must start with `grace_md_`"):
-        GraceModel.load(STARTER).save(tmp_path / "model.npz", metadata={"origin": "x"})
+        GraceModel.load(LAVA).save(tmp_path / "model.npz", metadata={"origin": "x"})
     assert not (tmp_path / "model.npz").exists()
 
 
@@ -123,7 +123,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_truncated_file(tmp_path: Path) -> None:
-    (tmp_path / "short.npz").write_bytes(STARTER.read_bytes()[:500_000])
+    (tmp_path / "short.npz").write_bytes(LAVA.read_bytes()[:500_000])
     with pytest.raises(WeightFileError, match=r"short\.npz. is not a complete"):
         GraceModel.load(tmp_path / "short.npz")
 
@@ -257,7 +257,7 @@ def test_three_layers_are_refused_by_name() -> None:
 
 def test_unknown_element() -> None:
     with pytest.raises(ValueError, match="Xe, unknown to the model; it knows Al, Ca"):
-        GraceModel.load(STARTER).select(["Xe"])
+        GraceModel.load(LAVA).select(["Xe"])
 
 
 def test_message_names_the_file(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import systems
 import tolerances as tol
 from grace_md.reference import pair_cutoffs, reference_evaluate
 from grace_md.weights import WeightFileError, element_names, file_sha256, pack_npz, read_npz, select_elements, write_npz
-from reference_data import STARTER, ReferenceSet, load_reference
+from reference_data import LAVA, ReferenceSet, load_reference
 from tolerances import assert_close
 
 SUBSET = {"lava9_1l": ["Si", "O", "Ca"], "2L_large_elemcut": ["O", "Fe"]}
@@ -105,7 +105,7 @@ def test_yaml_models_are_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.9, 0.9999])
 def test_truncated_file(part: float, tmp_path: Path) -> None:
-    content = STARTER.read_bytes()
+    content = LAVA.read_bytes()
     (tmp_path / "short.npz").write_bytes(content[: int(part * len(content))])
     with pytest.raises(WeightFileError, match=r"short\.npz.*(complete|arrays)"):
         read_npz(tmp_path / "short.npz")
@@ -129,7 +129,7 @@ def test_member_that_is_no_array(tmp_path: Path) -> None:
 
 
 def test_header_that_asks_for_more_than_there_is(tmp_path: Path) -> None:
-    with zipfile.ZipFile(STARTER) as archive:
+    with zipfile.ZipFile(LAVA) as archive:
         content = archive.read("rcut.npy")
     assert b"(1,)" in content
     damaged = content.replace(b"(1,),             ", b"(900000000000000,),")
