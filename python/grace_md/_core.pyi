@@ -186,7 +186,7 @@ class Evaluator:
     @property
     def description(self) -> str: ...
 
-# Operators over memory of the caller: arguments are addresses of arrays, described in csrc/grace/operators/operators.hpp.
+# Operators over memory of the caller: arguments are addresses of arrays (csrc/grace/operators/operators.hpp).
 def bond_basis(
     slot: int,
     is_double: bool,

@@ -143,30 +143,42 @@ struct ProductKernel {
     (..., (target.degree == L ? run_multiplet<L>(target, staged, to) : void()));
   }
 
+  GRACE_DEVICE void run_targets(int thread, std::int64_t first_lane, std::int64_t n_lanes, const Lane* staged) const {
+    const int warp = thread / lanes, lane = thread % lanes, column = warp & ((1 << column_bits) - 1);
+    const int group = warp >> column_bits, n_groups = most_columns >> column_bits;
+    const std::int64_t at = first_lane + column * lanes + lane;
+    if (at >= n_lanes) return;
+    const Lane* own = staged + column * gather.n_sources * lanes + lane;
+    // Targets are sorted by work: dealt out to and fro, every group of warps has about the same.
+    for (int round = 0; round * n_groups < gather.n_targets; ++round) {
+      const int t = round * n_groups + (round % 2 == 0 ? group : n_groups - 1 - group);
+      if (t >= gather.n_targets) continue;
+      const ProductTarget target = gather.targets[t];
+      Real* to = out + target.offset * n_atoms + at * per_lane;
+      if (target.degree == ProductTarget::single_row)
+        run_row(target, own, to);
+      else
+        run_any_multiplet(target, own, to, std::make_integer_sequence<int, most_pattern_degree + 1>());
+    }
+  }
+
+  // A phase of this length would not be inlined as a lambda, and its parameters would go through local memory.
+  struct RunTargets {
+    const ProductKernel& kernel;
+    std::int64_t first_lane, n_lanes;
+    const Lane* staged;
+    GRACE_DEVICE void operator()(int thread, Private&) const {
+      kernel.run_targets(thread, first_lane, n_lanes, staged);
+    }
+  };
+
   template <class Block>
   GRACE_DEVICE void operator()(Block& block) const {
     Lane* staged = block.template shared<Lane>(gather.n_sources * lanes << column_bits);
     const std::int64_t n_lanes = std::int64_t{n_atoms} * stride / per_lane;
     const std::int64_t first_lane = std::int64_t{block.x()} * lanes << column_bits;
     block.each_thread([&](int thread, Private&) { stage(thread, first_lane, n_lanes, staged); });
-    block.each_thread([&](int thread, Private&) {
-      const int warp = thread / lanes, lane = thread % lanes, column = warp & ((1 << column_bits) - 1);
-      const int group = warp >> column_bits, n_groups = most_columns >> column_bits;
-      const std::int64_t at = first_lane + column * lanes + lane;
-      if (at >= n_lanes) return;
-      const Lane* own = staged + column * gather.n_sources * lanes + lane;
-      // Targets are sorted by work: dealt out to and fro, every group of warps has about the same.
-      for (int round = 0; round * n_groups < gather.n_targets; ++round) {
-        const int t = round * n_groups + (round % 2 == 0 ? group : n_groups - 1 - group);
-        if (t >= gather.n_targets) continue;
-        const ProductTarget target = gather.targets[t];
-        Real* to = out + target.offset * n_atoms + at * per_lane;
-        if (target.degree == ProductTarget::single_row)
-          run_row(target, own, to);
-        else
-          run_any_multiplet(target, own, to, std::make_integer_sequence<int, most_pattern_degree + 1>());
-      }
-    });
+    block.each_thread(RunTargets{*this, first_lane, n_lanes, staged});
   }
 };
 

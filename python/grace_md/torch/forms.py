@@ -15,7 +15,7 @@ from grace_md.torch import plain_ops
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from grace_md.torch.ops import CouplingTerms
+    from grace_md.torch.coupling_terms import CouplingTerms
 
 __all__ = ["bond_basis", "coupling_product", "message_basis"]
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from grace_md.torch.coupling_terms import CouplingTerms
 from grace_md.torch.grouped import grouped_matmul
-from grace_md.torch.ops import CouplingTerms
 from grace_md.torch.radial import network
 
 __all__ = [

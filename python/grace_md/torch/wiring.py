@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from grace_md.torch.ops import CouplingTerms
+from grace_md.torch.coupling_terms import CouplingTerms
 from grace_md.torch.stages import (
     ChannelMix,
     CouplingProduct,

@@ -26,8 +26,14 @@ from grace_md.training.folder import RunFolder
 from grace_md.training.loop import Trainer
 from grace_md.training.loss import PARTS, label_sums
 from grace_md.training.records import data_hash, versions
-from grace_md.training.references import References
-from grace_md.training.setup import candidate_elements, data_constants, find_references, make_model, read_start
+from grace_md.training.setup import (
+    candidate_elements,
+    data_constants,
+    find_references,
+    make_model,
+    read_start,
+    set_references,
+)
 from grace_md.training.strict import ConfigError
 from grace_md.training.trainable import Trainable
 from grace_md.weights import file_sha256
@@ -131,7 +137,7 @@ class _Run:
         model, begun = make_model(config, data, start, constants)
         model.to(self.device)
         references = self.processes.decide(lambda: find_references(config, data, model, begun))
-        self._share_references(data, references, begun)
+        set_references(data, references, begun)
         tune = config.finetune
         trainable = Trainable(
             model,
@@ -215,14 +221,6 @@ class _Run:
         if lonely:
             self.say(f"note: {lonely} structures have no neighbours within the cutoffs; only their energies count")
 
-    def _share_references(self, data: RunData, references: References, begun: StartModel | None) -> None:
-        """Set on the other processes what the first one found."""
-        start = np.zeros_like(references.energies) if begun is None else begun.shifts
-        for part in data.parts():
-            part.set_references(start)
-        data.train.set_references(references.energies, data.replay_sources)
-        data.valid.set_references(references.energies)
-
     # --------------------------------------------------------------------------------------------- words
 
     def _describe(self, constants: tuple[float, float], begun: StartModel | None) -> None:
@@ -298,10 +296,9 @@ class _Run:
             return attempt
 
         per_bond = memory.saved_bytes(step(small)) / max(1, int(bonds[small].sum()))
-        n_bonds, state = (
-            int(bonds[worst].sum()),
-            6 * sum(p.numel() * p.element_size() for p in self.trainable.parameters.values()),
-        )
+        n_bonds = int(bonds[worst].sum())
+        # Parameters, gradients, average, two moments of Adam, and a copy during validation.
+        state = 6 * sum(p.numel() * p.element_size() for p in self.trainable.parameters.values())
         estimate = int(per_bond * n_bonds + state)
         free = memory.available_bytes(self.device)
         what = f"{len(worst)} structures, {int(part.shards.n_atoms[worst].sum()):,} atoms, {n_bonds:,} bonds"

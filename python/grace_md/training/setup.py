@@ -19,7 +19,7 @@ from grace_md.training.references import References, given_references, isolated_
 from grace_md.training.strict import ConfigError
 from grace_md.weights import Arrays, element_names, read_npz
 
-__all__ = ["candidate_elements", "data_constants", "find_references", "make_model", "read_start"]
+__all__ = ["candidate_elements", "data_constants", "find_references", "make_model", "read_start", "set_references"]
 
 MOST_FITTED = 200_000  # structures of a fit of reference energies
 MOST_ALIGNED = 2_000  # structures that the start model is evaluated on
@@ -124,7 +124,7 @@ def make_model(
 
 
 def find_references(config: RunConfig, data: RunData, model: GracePotential, begun: StartModel | None) -> References:
-    """Give the parts of the data their reference energies and return those of the run's own structures.
+    """Return the reference energies of the run's own structures; one process is enough to find them.
 
     A fine-tuned model keeps the shifts of its start for the replay, and aligns those of the new labels: the residual of
     the start model is fitted by element, so that training begins without a jump of the energy scale.
@@ -147,12 +147,16 @@ def find_references(config: RunConfig, data: RunData, model: GracePotential, beg
         else:
             weights = shards.column("weights")[rows, 0] * shards.source_weights[shards.source_of[rows]]
             found = ridge_references(counts, shards.energy[rows], elements, weights=weights)
-    start = np.zeros(len(elements)) if begun is None else begun.shifts
+    return found
+
+
+def set_references(data: RunData, references: References, begun: StartModel | None) -> None:
+    """Give the parts of the data their reference energies: those of the start model to the replay."""
+    start = np.zeros_like(references.energies) if begun is None else begun.shifts
     for part in data.parts():
         part.set_references(start)
-    data.train.set_references(found.energies, data.replay_sources)
-    data.valid.set_references(found.energies)
-    return found
+    data.train.set_references(references.energies, data.replay_sources)
+    data.valid.set_references(references.energies)
 
 
 def _aligned(config: RunConfig, data: RunData, model: GracePotential, begun: StartModel) -> References:
