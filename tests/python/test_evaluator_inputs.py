@@ -113,7 +113,7 @@ def test_options_are_checked_when_the_calculator_is_made(options: dict[str, Any]
 
 
 def test_unknown_element_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"Xe is not in .*lava9_1l\.npz; it knows Al Ca Fe K Mg Na O Si Ti"):
+    with pytest.raises(ValueError, match=r"Xe is not in .*lava9_1l.model\.npz; it knows Al Ca Fe K Mg Na O Si Ti"):
         calculator().evaluate([Atoms("SiXe", positions=[[0, 0, 0], [0, 0, 2]])])
     with pytest.raises(ValueError, match=r"Xe"):
         ModelSpec(tiny("tiny_1l"), "a model", ["Mo", "Xe"])
