@@ -77,7 +77,7 @@ DIFFERENCE_STRESS = 1e-9  # eV/A^3, five-point formula
 LOCAL_STRESS = 1e-8  # eV, virials of single atoms from five-point differences of single bonds
 RIM_ENERGY = 5e-9  # eV: change of an atomic energy within 1e-3 A of the cutoff, cubic in depth; up to 1e-9 is seen
 NVE_FLUCTUATION = 3e-4  # eV per atom, rms, 1 fs steps at 2000 K; 8e-5 is seen
-NVE_DRIFT_SHORT = 3e-4  # eV per atom and ps, from a fit over 0.5 ps: two standard errors of a fluctuation of 8e-5; 1.6e-4 is seen
+NVE_DRIFT_SHORT = 3e-4  # eV per atom and ps over 0.5 ps: two standard errors at a fluctuation of 8e-5; 1.6e-4 is seen
 NVE_MOMENTUM = 1e-9  # amu A / (ASE time), of 60 atoms after 500 steps
 
 # Operators of the training layer against einsum, relative to the largest entry.

@@ -53,7 +53,7 @@ struct FindClosest {
       if (flags->closest == ~std::uint64_t{0}) return;
       const std::int64_t slot = static_cast<std::int64_t>(flags->closest & 0xffffffffu);
       if (slot == 0xffffffff || slot >= frame.first[n_centers]) return;  // longer lists do not say where it is
-      std::int64_t low = 0, high = n_centers;  // first[low] <= slot < first[high]
+      std::int64_t low = 0, high = n_centers;                            // first[low] <= slot < first[high]
       while (high - low > 1) {
         const std::int64_t middle = (low + high) / 2;
         (frame.first[middle] <= slot ? low : high) = middle;
