@@ -90,7 +90,17 @@ def steps(options: argparse.Namespace) -> list[Step]:
     dry = options.dry_run
     programs = BUILD / "cmake" / "tests" / "core"
     on_device = str(programs / ("grace_core_tests" if dry else "grace_gpu_tests"))
-    packages = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--upgrade"]
+    packages = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-index",
+        "--upgrade",
+        "-v",
+    ]
     defines = ["GRACE_BUILD_TESTS=ON", "CMAKE_COMPILE_WARNING_AS_ERROR=ON", f"GRACE_CUDA={'AUTO' if dry else 'ON'}"]
     build_environment = {
         "SKBUILD_BUILD_DIR": str(BUILD / "cmake"),
@@ -182,6 +192,8 @@ def execute(step: Step, seconds: float, variables: dict[str, str], log: Path) ->
             )
             status = process.wait(max(1.0, seconds))
             word = "passed" if status == 0 else "skipped" if status == SKIPPED else "failed"
+            if status < 0:  # a process that was ended from outside says nothing itself
+                stream.write(f"ended by signal {-status}\n")
         except OSError as error:
             stream.write(f"{error}\n")
             word = "failed"

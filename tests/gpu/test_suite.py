@@ -55,6 +55,8 @@ def test_every_step_is_reported(suite: ModuleType) -> None:
     assert "No such file" in outcomes[3][1]
     assert [words for _, words in outcomes[4:]] == ["a reason", "emulated:2 1"]
     assert "    broken" in said  # the end of the log of what failed
+    outcomes, _ = run(suite, [suite.Step("g", python("import os; os.kill(os.getpid(), 15)"), 30)])
+    assert outcomes == [("failed", "ended by signal 15")]
 
 
 def test_steps_end_in_time_with_all_that_they_started(suite: ModuleType, tmp_path: Path) -> None:
