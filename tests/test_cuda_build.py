@@ -166,7 +166,7 @@ def test_all_kernels_stay_within_their_budget() -> None:
     assert all(re.fullmatch(r"[\w<>, :()]+", kernel.name) for kernel in kernels)
     assert not found
     # Machine code of every architecture, and PTX of the newest for GPUs to come.
-    wanted = _core.cuda_probe()["architectures"].split()
+    wanted = [str(number) for number in _core.cuda_probe()["architectures"]]
     assert {kernel.architecture for kernel in kernels} == {f"sm_{number}" for number in wanted}
     names = [{k.name for k in kernels if k.architecture == f"sm_{number}"} for number in wanted]
     assert all(same == names[0] for same in names)
