@@ -21,6 +21,7 @@ CUDA_FOLDERS = ("device", "evaluator_cuda")  # of csrc/grace, whose .cu and .cuh
 BELOW = {
     "lammps": {"lammps"},
     "progress": set(),
+    "strict": set(),
     "reference_formulas": set(),
     "reference_stages": {"reference_formulas"},
     "reference": {"reference_formulas", "reference_stages"},
@@ -34,7 +35,9 @@ BELOW = {
     "torch": {"_core", "couplings", "neighbors", "torch", "weights"},
     "doctor": {"lammps"},
 }
-TOP = {"cli", "commands", "workflows", "training", "smax", "alchemy", "analysis"}
+TOP = {"cli", "commands", "workflows", "training", "smax", "labels", "merging", "alchemy", "analysis"}
+# Run inside label farms and on laptops without torch: not even a function of them imports it.
+TORCH_FREE = {"smax", "labels", "merging"}
 # Never imported when a module of grace_md is imported.
 HEAVY = {"torch", "lammps", "matplotlib", "scipy", "mpi4py", "lmdb", "pandas"}
 
@@ -141,9 +144,13 @@ def test_python_layers(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = path.relative_to(ROOT / "python/grace_md").with_suffix("").parts
     layer = inside[0]
-    heavy = HEAVY - {"torch"} if layer in {"torch", "training", "smax", "alchemy"} else HEAVY
+    heavy = HEAVY - {"torch"} if layer in {"torch", "training", "alchemy"} else HEAVY
     at_import = {name.split(".")[0] for name in imports(tree, everywhere=False)}
     assert not at_import & heavy, f"{path} imports {at_import & heavy} when it is imported"
+    if layer in TORCH_FREE:
+        assert "torch" not in {name.split(".")[0] for name in imports(tree, everywhere=True)}, path
+        upwards = {name for name in imports(tree, everywhere=True) if re.match(r"grace_md\.torch\b", name)}
+        assert not upwards, f"{path} imports {upwards}, which needs torch"
     if layer == "__init__":
         return
     used = {name.split(".")[1] for name in imports(tree, everywhere=True) if name.startswith("grace_md.")}

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from grace_md.strict import ConfigError, apply_overrides, read_mapping
 from grace_md.training.config import RunConfig, load_config
 from grace_md.training.cutoffs import TABLE_9, element_cutoffs, pair_cutoffs
-from grace_md.training.strict import ConfigError, apply_overrides, read_mapping
 
 
 def config(**sections: Any) -> RunConfig:

@@ -17,11 +17,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from fit_tools import ONE_LAYER, quiet, tiny
 from grace_md import GraceCalculator, GraceModel
+from grace_md.strict import ConfigError
 from grace_md.torch import GracePotential, batch_from_atoms
 from grace_md.training.config import LoraConfig, RunConfig
 from grace_md.training.finetune import nearest_element, start_arrays
 from grace_md.training.run import Outcome, train
-from grace_md.training.strict import ConfigError
 from grace_md.training.trainable import Trainable
 from grace_md.weights import read_npz
 from labelled_sets import labelled

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from fit_tools import metrics, quiet, tiny
+from grace_md.strict import ConfigError
 from grace_md.training import memory
 from grace_md.training.config import RunConfig
 from grace_md.training.loop import DivergedError, Trainer
 from grace_md.training.run import train
-from grace_md.training.strict import ConfigError
 
 
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:

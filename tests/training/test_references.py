@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from grace_md.strict import ConfigError
 from grace_md.training.references import (
     composition_counts,
     given_references,
     isolated_atoms,
     ridge_references,
 )
-from grace_md.training.strict import ConfigError
 
 ELEMENTS = ["O", "Si", "Mg"]
 ENERGIES = np.array([-8.8, -5.2, -1.0])

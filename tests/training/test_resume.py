@@ -15,10 +15,10 @@ import pytest
 
 from fit_tools import TWO_LAYERS, assert_same_arrays, metrics, quiet, tiny, write_config
 from grace_md import cli
+from grace_md.strict import ConfigError
 from grace_md.training.checkpoint import CheckpointError
 from grace_md.training.loop import Trainer
 from grace_md.training.run import train
-from grace_md.training.strict import ConfigError
 
 
 def assert_same_run(first: Path, second: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from grace_md.training.strict import ConfigError
+from grace_md.strict import ConfigError
 from grace_md.training.data import ShardSet
 from grace_md.training.dataset import Part, type_weights
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from grace_md.training.strict import ConfigError, apply_overrides, parse, read_mapping, to_plain
+from grace_md.strict import ConfigError, apply_overrides, parse, read_mapping, to_plain
 
 __all__ = [
     "DataConfig",

@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from grace_md.training.strict import ConfigError
+from grace_md.strict import ConfigError
 
 __all__ = ["TABLE_9", "element_cutoffs", "pair_cutoffs"]
 

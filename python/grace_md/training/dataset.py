@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grace_md.strict import ConfigError
 from grace_md.training.config import DataConfig, RunConfig, Sources, source_list
 from grace_md.training.data import BatchLoader, BatchSampler, ShardSet, Source, convert
 from grace_md.training.labels import label_keys_of
 from grace_md.training.loss import PARTS
-from grace_md.training.strict import ConfigError
 
 if TYPE_CHECKING:
     from grace_md.torch.batch import AtomsBatch

@@ -15,7 +15,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from grace_md.periodic_table import position
-from grace_md.training.strict import ConfigError
+from grace_md.strict import ConfigError
 from grace_md.weights import element_names, take_elements
 
 __all__ = ["StartModel", "nearest_element", "start_arrays"]

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from grace_md.strict import ConfigError
 from grace_md.training.config import RunConfig
 from grace_md.training.records import write_json
-from grace_md.training.strict import ConfigError
 
 __all__ = ["RunFolder"]
 

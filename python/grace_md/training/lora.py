@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from grace_md.strict import ConfigError
 from grace_md.training.config import LoraConfig
-from grace_md.training.strict import ConfigError
 
 __all__ = ["LowRank"]
 

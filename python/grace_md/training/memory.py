@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grace_md.training.strict import ConfigError
+from grace_md.strict import ConfigError
 
 __all__ = ["MemoryShortage", "available_bytes", "format_bytes", "run_probe", "saved_bytes"]
 

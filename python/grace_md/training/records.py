@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from grace_md.training.strict import ConfigError
+from grace_md.strict import ConfigError
 
 __all__ = ["MetricsLog", "data_hash", "versions", "write_json"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from grace_md.training.strict import ConfigError
+from grace_md.strict import ConfigError
 
 __all__ = ["References", "composition_counts", "given_references", "isolated_atoms", "ridge_references"]
 

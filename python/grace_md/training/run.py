@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from grace_md.strict import ConfigError
 from grace_md.training import memory
 from grace_md.training.config import RunConfig, all_sources
 from grace_md.training.dataset import Part, RunData, open_data
@@ -34,7 +35,6 @@ from grace_md.training.setup import (
     read_start,
     set_references,
 )
-from grace_md.training.strict import ConfigError
 from grace_md.training.trainable import Trainable
 from grace_md.weights import file_sha256
 

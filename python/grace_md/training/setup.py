@@ -10,13 +10,13 @@ import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from grace_md.strict import ConfigError
 from grace_md.torch import GracePotential
 from grace_md.training.config import RunConfig
 from grace_md.training.cutoffs import element_cutoffs, pair_cutoffs
 from grace_md.training.dataset import RunData, present_elements
 from grace_md.training.finetune import StartModel, start_arrays
 from grace_md.training.references import References, given_references, isolated_atoms, ridge_references
-from grace_md.training.strict import ConfigError
 from grace_md.weights import Arrays, element_names, read_npz
 
 __all__ = ["candidate_elements", "data_constants", "find_references", "make_model", "read_start", "set_references"]

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grace_md.strict import ConfigError
 from grace_md.training.config import LoraConfig
 from grace_md.training.lora import LowRank
-from grace_md.training.strict import ConfigError
 
 if TYPE_CHECKING:
     from grace_md.torch import GracePotential

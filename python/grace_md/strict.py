@@ -1,6 +1,6 @@
 """Strict reading of run files: a mapping becomes dataclasses; what does not fit is an error that names its path.
 
-Nothing here knows what the settings mean; `grace_md.training.config` does.
+Nothing here knows what the settings mean; `grace_md.training.config` and `grace_md.smax.config` do.
 """
 
 from __future__ import annotations
