@@ -1,4 +1,4 @@
-# ruff: noqa: T201 - an example talks to its reader
+
 """Nine elements, twenty atoms of each, with the starter model: the Mendeleev protocol from Python, in minutes."""
 
 from pathlib import Path

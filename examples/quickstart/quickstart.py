@@ -1,4 +1,4 @@
-# ruff: noqa: T201 - an example talks to its reader
+
 """The quickstart from Python: the same functions that `grace-md quickstart` calls, at a size of your choice."""
 
 from pathlib import Path
