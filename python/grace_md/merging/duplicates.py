@@ -17,13 +17,16 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 
 from grace_md._core import build_neighbors
 from grace_md.merging.entries import Entry
 from grace_md.merging.rules import Rule
+from grace_md.training.data.labels import Frame
+from grace_md.training.data.readers import frame_from_atoms
 
-__all__ = ["Duplicates", "FingerprintSet", "fingerprints"]
+__all__ = ["Duplicates", "FingerprintSet", "fingerprint", "fingerprints"]
 
 CUTOFF = 6.0  # A
 SCALES = (0.5, 0.7, 1.0, 1.5, 2.5, 5.0)  # A, ranges of the weights g_k
@@ -39,7 +42,16 @@ PAIR_WEIGHTS = np.maximum(_TABLE, _TABLE.transpose(0, 2, 1))  # symmetric in the
 
 def fingerprints(entries: Sequence[Entry]) -> NDArray[np.float64]:
     """Return the fingerprints [n, 6] of entries in A; zero for a lone atom."""
-    frames = [entry.frame for entry in entries]
+    return _fingerprints([entry.frame for entry in entries])
+
+
+def fingerprint(atoms: Atoms) -> NDArray[np.float64]:
+    """Return the fingerprint [6] of one structure in A."""
+    found: NDArray[np.float64] = _fingerprints([frame_from_atoms(atoms, 0)])[0]
+    return found
+
+
+def _fingerprints(frames: Sequence[Frame]) -> NDArray[np.float64]:
     sizes = [len(frame.numbers) for frame in frames]
     numbers = np.concatenate([frame.numbers for frame in frames])
     positions = np.concatenate([frame.positions for frame in frames])
@@ -52,11 +64,11 @@ def fingerprints(entries: Sequence[Entry]) -> NDArray[np.float64]:
     distances = np.linalg.norm(pairs.vectors(positions, cells), axis=1)
     structure = np.searchsorted(first, center, side="right") - 1
     envelope = np.clip(1.0 - (distances / CUTOFF) ** 2, 0.0, None) ** 3
-    found = np.zeros((len(entries), len(SCALES)))
+    found = np.zeros((len(frames), len(SCALES)))
     for k, scale in enumerate(SCALES):
         weights = PAIR_WEIGHTS[k, numbers[center], numbers[pairs.neighbor]] * np.exp(-distances / scale) * envelope
-        total = np.bincount(structure, weights, minlength=len(entries))
-        moment = np.bincount(structure, weights * distances, minlength=len(entries))
+        total = np.bincount(structure, weights, minlength=len(frames))
+        moment = np.bincount(structure, weights * distances, minlength=len(frames))
         found[:, k] = np.divide(moment, total, out=np.zeros_like(moment), where=total > 0.0)
     return found
 

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
-from grace_md.training.data.labels import LABELS, Frame, LabelKeys, Record, extract, resolve_keys
+from grace_md.training.data.labels import CANDIDATES, LABELS, Frame, LabelKeys, Record, extract, resolve_keys
 from grace_md.training.data.readers import Part, Source, expand, read_part, sample_frames, scan
 
 __all__ = ["Entry", "OpenSource", "atoms_of_frame", "batches", "labelled_atoms", "open_sources"]
@@ -27,6 +27,7 @@ LEFT_OUT = {
     "energies", "stresses", "stress", "forces", "energy", "virial", "virials", "dipole", "charges", "magmom", "magmoms",
     "natoms", "cell", "pbc", "numbers", "positions", "data", "key_value_pairs",
 }  # fmt: skip
+LABEL_NAMES = {name for names in CANDIDATES.values() for name in names}  # also of other labels than those in use
 
 
 @dataclass
@@ -84,7 +85,7 @@ def _carried(frame: Frame, hidden: set[str]) -> tuple[dict[str, Any], dict[str, 
     info: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     for key, value in frame.values.items():
-        if key in hidden or value is None:
+        if key in hidden or key.lower() in LABEL_NAMES or value is None:
             continue
         if isinstance(value, (str, bool, int, float, np.generic)):
             info[key] = value.item() if isinstance(value, np.generic) else value

@@ -29,7 +29,7 @@ from grace_md.merging.parse import ordered, parse_rules
 from grace_md.merging.rules import Rule, Valid
 from grace_md.merging.split import Split, choose_compositions
 from grace_md.merging.stress import StressOutlier
-from grace_md.merging.writers import StructureWriter, open_writer
+from grace_md.merging.writers import StructureWriter, check_writer, open_writer
 from grace_md.progress import ProgressBar
 from grace_md.training.data.readers import Part, Source
 from grace_md.training.data.storage import write_json
@@ -244,6 +244,8 @@ def merge(
     target = Path(out) if out is not None else None
     paths = _output_paths(target, split) if target is not None else []
     table_path = Path(drop_list) if drop_list is not None else None
+    if target is not None:
+        check_writer(target)
     _refuse([*paths, *([table_path] if table_path else [])], force=force)
     state = _Merge(open_sources(sets), chosen, _names(sets))
     request = {

@@ -21,7 +21,7 @@ from ase.io.jsonio import encode
 
 from grace_md.merging.entries import plain_info
 
-__all__ = ["AselmdbWriter", "DatabaseWriter", "ExtxyzWriter", "StructureWriter", "open_writer"]
+__all__ = ["AselmdbWriter", "DatabaseWriter", "ExtxyzWriter", "StructureWriter", "check_writer", "open_writer"]
 
 FLUSH_FRAMES = 64  # structures that are handed over together
 FIRST_MAP = 1 << 26  # bytes; an LMDB file is mapped with a size that is doubled whenever it is full
@@ -30,7 +30,7 @@ ENDINGS = {".extxyz": "extxyz", ".xyz": "extxyz", ".db": "db", ".aselmdb": "asel
 
 
 class StructureWriter(Protocol):
-    """What takes structures one by one; `finish` gives the file its name, `abort` leaves nothing behind."""
+    """What takes structures one by one; a `with` block ends with `finish`, or with `abort` after an error."""
 
     def write(self, atoms: Atoms) -> None:
         """Add a structure."""
@@ -40,6 +40,12 @@ class StructureWriter(Protocol):
 
     def abort(self) -> None:
         """Close and delete the unfinished file."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 def _sync(path: Path) -> None:
@@ -149,6 +155,15 @@ def _plain(value: Any) -> bool:
     return isinstance(value, (str, bool, int, float, list, tuple, dict, np.ndarray))
 
 
+def _lmdb(path: Path) -> Any:
+    try:
+        import lmdb  # noqa: PLC0415 - optional
+    except ImportError:
+        text = f"Writing `{path}` needs the package lmdb; pip install lmdb (or grace_md[data])."
+        raise RuntimeError(text) from None
+    return lmdb
+
+
 class AselmdbWriter(_Writer):
     """One LMDB file of compressed JSON rows with the keys 1, 2, ... as fairchem and `ase-db-backends` read it.
 
@@ -156,12 +171,7 @@ class AselmdbWriter(_Writer):
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any] | None = None) -> None:
-        try:
-            import lmdb  # noqa: PLC0415 - optional
-        except ImportError:
-            raise RuntimeError(
-                f"Writing `{path}` needs the package lmdb; pip install lmdb (or grace_md[data])."
-            ) from None
+        lmdb = _lmdb(path)
         super().__init__(path)
         self._full = lmdb.MapFullError
         self._size = FIRST_MAP
@@ -232,14 +242,22 @@ def _row(atoms: Atoms) -> bytes:
     return str(text[:-1] + f', "unique_id": "{unique}"}}').encode()
 
 
-def open_writer(path: Path) -> StructureWriter:
-    """Return the writer for the ending of a name.
+def check_writer(path: Path) -> str:
+    """Return the format of a name: extxyz, db or aselmdb.
 
-    Raises ValueError for an ending that is not known.
+    Raises ValueError for an ending that is not known, RuntimeError where a package is missing.
     """
     kind = ENDINGS.get(path.suffix)
     if kind is None:
         raise ValueError(f"`{path}`: the ending {path.suffix!r} is unknown; it is one of {', '.join(ENDINGS)}.")
+    if kind == "aselmdb":
+        _lmdb(path)
+    return kind
+
+
+def open_writer(path: Path) -> StructureWriter:
+    """Return the writer for the ending of a name; raises as `check_writer` does."""
+    kind = check_writer(path)
     writers: dict[str, type[ExtxyzWriter] | type[DatabaseWriter] | type[AselmdbWriter]] = {
         "extxyz": ExtxyzWriter, "db": DatabaseWriter, "aselmdb": AselmdbWriter
     }  # fmt: skip
