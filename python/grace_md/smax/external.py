@@ -36,7 +36,7 @@ STATES = ("reactant", "transition_state", "product")
 PADDING = 10.0  # A between the outermost atoms and each face of the box
 PART_ATOMS = 20_000
 T1X_ENERGY = "wB97x_6-31G(d).energy"
-QM9_U0 = 11  # column of the energy at 0 K (Hartree) among the 15 properties after "gdb" and the number
+QM9_U0 = 12  # word of the line of properties, from 0: the energy at 0 K, Hartree
 NPZ_NAMES = (("R", "Z", "N"), ("positions", "charges", "num_atoms"))
 PADDED = 2  # dimensions of an array of species of molecules of different sizes
 
@@ -113,7 +113,7 @@ def _qm9_molecule(stream: IO[str], name: str) -> Atoms | None:
         words = stream.readline().split()
         lines = [stream.readline().split() for _ in range(n)]
         symbols, positions = [line[0] for line in lines], [[_number(x) for x in line[1:4]] for line in lines]
-        energy = _number(words[QM9_U0 + 1]) * ase.units.Hartree
+        energy = _number(words[QM9_U0]) * ase.units.Hartree
         rest = [stream.readline() for _ in range(3)]  # frequencies, SMILES, InChI
     except (ValueError, IndexError):
         raise ValueError(f"`{name}` is not a file of QM9, or it is damaged near {head.strip()[:40]!r}.") from None
@@ -175,11 +175,9 @@ def _structures(path: str) -> Iterator[Atoms]:
         for part in scan(source, PART_ATOMS):
             for frame in read_part(source, part):
                 atoms = atoms_of_frame(frame)
-                energy = next(
-                    (v for k, v in frame.values.items() if k.lower() in LABEL_NAMES and np.ndim(v) == 0), None
-                )
-                if energy is not None:
-                    atoms.info["external_energy"] = float(energy)
+                known = [v for k, v in frame.values.items() if k.lower() in LABEL_NAMES and np.ndim(v) == 0]
+                if known:
+                    atoms.info["external_energy"] = float(known[0])
                 atoms.info.update(external_source=source.label, external_id=str(frame.row))
                 yield atoms
 
