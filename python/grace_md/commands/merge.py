@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-INTERRUPTED = 130
+STOPPED = 75  # "try again": the same command goes on
 EPILOG = """Rules, separated by commas; the first that objects to an entry counts:
   plus-u[:Co+Cr+...]         one of Co Cr Fe Mn Mo Ni V W together with O or F (computed with +U in OMat24)
   pseudopotential[:Eu+...]   Eu, Gd or Yb: other projector sets in OMat24
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if result.stopped:
         print("stopped; what is judged is kept: the same command goes on")
-        return INTERRUPTED
+        return STOPPED
     print(result.text(), end="")
     if args.drop_list is not None:
         print(f"{sum(result.total_dropped.values())} dropped entries -> {args.drop_list}")

@@ -6,19 +6,16 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-INTERRUPTED = 130
+STOPPED = 75  # "try again": the same command goes on
 NOTE_EVERY = 1000  # structures between two notes of the progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `grace-md smax import`."""
-    parser.add_argument(
-        "inputs", nargs="+", help="files or directories: XYZ, ASE databases, aselmdb, Transition1x, QM9"
-    )
+    parser.add_argument("inputs", nargs="+", help="XYZ, ASE databases, aselmdb, Transition1x, QM9")
     parser.add_argument("-o", "--output", type=Path, required=True, help=".extxyz, .db or .aselmdb")
-    parser.add_argument(
-        "--format", default="auto", choices=["auto", "transition1x", "qm9-xyz", "qm9-npz", "structures"]
-    )
+    formats = ["auto", "transition1x", "qm9-xyz", "qm9-npz", "structures"]
+    parser.add_argument("--format", default="auto", choices=formats)
     parser.add_argument("--padding", type=float, default=10.0, metavar="A",
                         help="vacuum between a molecule and each face of its box (default 10)")  # fmt: skip
     parser.add_argument("--split", default="data", help="of Transition1x: data (all), train, val, test")
@@ -57,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
                     if stop.asked:
                         writer.abort()
                         print("stopped; nothing was written")
-                        return INTERRUPTED
+                        return STOPPED
                 bar.update()
         if not counts:
             raise ValueError(f"No structure in {', '.join(args.inputs)}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-INTERRUPTED = 130
+STOPPED = 75  # "try again": the same command goes on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +64,6 @@ def run(args: argparse.Namespace) -> int:
     )
     if summary.stopped:
         print("stopped; finished structures are kept: the same command goes on")
-        return INTERRUPTED
+        return STOPPED
     print(summary.text(), end="")
     return 0
