@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from grace_md.merging.counts import MergeResult
 from grace_md.merging.duplicates import Duplicates
+from grace_md.merging.engine import merge
 from grace_md.merging.entries import Entry
-from grace_md.merging.merge import merge
 from grace_md.merging.offsets import Offsets, fit_offsets
 from grace_md.merging.parse import parse_rules
 from grace_md.merging.rules import (
