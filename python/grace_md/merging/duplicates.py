@@ -69,7 +69,7 @@ def _fingerprints(frames: Sequence[Frame]) -> NDArray[np.float64]:
         weights = PAIR_WEIGHTS[k, numbers[center], numbers[pairs.neighbor]] * np.exp(-distances / scale) * envelope
         total = np.bincount(structure, weights, minlength=len(frames))
         moment = np.bincount(structure, weights * distances, minlength=len(frames))
-        found[:, k] = np.divide(moment, total, out=np.zeros_like(moment), where=total > 0.0)
+        found[:, k] = np.divide(moment, total, out=np.zeros(len(total)), where=total > 0.0)
     return found
 
 
