@@ -175,9 +175,9 @@ def _structures(path: str) -> Iterator[Atoms]:
         for part in scan(source, PART_ATOMS):
             for frame in read_part(source, part):
                 atoms = atoms_of_frame(frame)
-                known = [v for k, v in frame.values.items() if k.lower() in LABEL_NAMES and np.ndim(v) == 0]
-                if known:
-                    atoms.info["external_energy"] = float(known[0])
+                known = {k: v for k, v in frame.values.items() if k.lower() in LABEL_NAMES and np.ndim(v) == 0}
+                if "energy" in known or len(known) == 1:  # not where it is not clear which one
+                    atoms.info["external_energy"] = float(known.get("energy", next(iter(known.values()))))
                 atoms.info.update(external_source=source.label, external_id=str(frame.row))
                 yield atoms
 
