@@ -20,6 +20,19 @@ def file_stamp(path: str) -> list[Any]:
     return [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]
 
 
+def _lock(stream: IO[str], path: Path) -> None:
+    """Keep other processes out; the lock ends with the process, however it ends."""
+    try:
+        import fcntl  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        text = f"Another process works with {path}; wait for it, stop it, or choose another output."
+        raise RuntimeError(text) from None
+
+
 class Journal:
     """Lines of JSON; the first one says what was asked for.
 
@@ -37,6 +50,8 @@ class Journal:
     ------
     FileExistsError
         A journal of another request, and `force` is false.
+    RuntimeError
+        Another process has it open.
     """
 
     def __init__(self, path: Path | None, request: Mapping[str, Any], *, force: bool = False) -> None:
@@ -46,12 +61,18 @@ class Journal:
         if path is None:
             return
         plain = json.loads(json.dumps(request))
-        if path.exists() and not force:
-            self._read(path, plain)
-        if not self.lines:  # nothing is lost by beginning again
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"request": plain}) + "\n", encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = path.open("a", encoding="utf-8")
+        try:
+            _lock(self._stream, path)
+            if not force:
+                self._read(path, plain)
+        except BaseException:
+            self._stream.close()
+            raise
+        if not self.lines:  # nothing is lost by beginning again
+            os.truncate(path, 0)
+            self.append({"request": plain})
 
     def _read(self, path: Path, request: Any) -> None:
         good = 0

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 def _snap(atoms: Atoms) -> Array:
-    compute = importlib.import_module("grace_md.smax").snap_descriptors
+    compute = importlib.import_module("grace_md.smax.descriptors").snap_descriptors
     mean: Array = np.asarray(compute(atoms, CUTOFF_FACTOR * covalent_radii[atoms.numbers])).mean(axis=0)
     return mean / max(1e-12, float(np.linalg.norm(mean)))
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,10 +196,10 @@ def relax_files(
             pieces.sync()
             summary = RelaxSummary(_outcomes(pieces), settings=asdict(chosen), output=str(target), stopped=stop.asked)
             if len(pieces.lines) == total:
-                summary.stopped = False
                 _refuse_if_nothing_is_known(pieces, calculator)
-                _write(pieces, target, distinct, summary)
-                finished = True
+                with ProgressBar(total, "written", stream=stream) as bar:
+                    finished = _write(pieces, target, distinct, summary, bar, stop)
+                summary.stopped = not finished
     finally:
         pieces.close(remove=finished)
     summary.seconds = time.perf_counter() - begin
@@ -220,15 +221,23 @@ def _refuse_if_nothing_is_known(pieces: _Pieces, calculator: Evaluates) -> None:
         )
 
 
-def _write(pieces: _Pieces, target: Path, distinct: Distinct, summary: RelaxSummary) -> None:
-    """Write the frames that are no copies, and the table of outcomes."""
+def _write(
+    pieces: _Pieces, target: Path, distinct: Distinct, summary: RelaxSummary, bar: ProgressBar, stop: StopRequest
+) -> bool:
+    """Write the frames that are no copies, and the table of outcomes; False if it was stopped, with nothing written."""
     table = target.with_name(target.name + ".outcomes.csv")
     part = table.with_name(table.name + ".part")
     first, last = [], []
-    with open_writer(target) as writer, part.open("w", encoding="utf-8", newline="") as file:
+    with part.open("w", encoding="utf-8", newline="") as file, ExitStack() as stack:
+        writer = open_writer(target)
+        stack.callback(writer.abort)  # harmless after finish
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow([*COLUMNS, "frames_written"])
         for line, frames in pieces.read():
+            if stop.asked:
+                part.unlink()
+                return False
+            bar.update()
             new = [atoms for atoms in frames if distinct.is_new(atoms)]
             for atoms in new:
                 writer.write(atoms)
@@ -238,9 +247,11 @@ def _write(pieces: _Pieces, target: Path, distinct: Distinct, summary: RelaxSumm
             if line["row"][1] in KEPT:
                 first.append(line["row"][4])
                 last.append(line["row"][5])
+        writer.finish()
     part.replace(table)
     if last:
         summary.fmax_first, summary.fmax = float(np.median(first)), float(np.median(last))
+    return True
 
 
 def _draw(target: Path, lines: Sequence[dict[str, Any]]) -> bool:
