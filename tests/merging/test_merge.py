@@ -255,6 +255,23 @@ def test_planted_offsets_are_found_and_subtracted(tmp_path: Path) -> None:
     assert "rank 3 of 3" in result.text()
 
 
+def test_offsets_that_explain_little_are_not_subtracted(tmp_path: Path) -> None:
+    """Two sets of one method whose structures differ: whatever the fit finds is no difference of methods."""
+    rng = np.random.default_rng(6)
+    sets = []
+    for name in ("a", "b"):
+        structures = alloys(40)
+        for atoms in structures:
+            atoms.calc.results["energy"] += float(rng.normal(0.0, 0.5) * len(atoms))
+        ase.io.write(tmp_path / f"{name}.extxyz", structures)
+        sets.append(str(tmp_path / f"{name}.extxyz"))
+    result = merge(sets, tmp_path / "out.extxyz", "", offsets=True, progress=False)
+    (offsets,) = result.offsets.values()
+    assert max(abs(value) for value in offsets.values.values()) > 0.05
+    assert "NOT subtracted" in result.text()
+    assert not any("merge_energy_offset" in atoms.info for atoms in ase.io.read(tmp_path / "out.extxyz", ":"))
+
+
 def test_offsets_that_are_not_determined_are_said_so(tmp_path: Path) -> None:
     structures = [atoms for atoms in alloys(40) if len(set(atoms.get_chemical_symbols())) > 1][:1]
     other = alloys(1, seed=5)[0]

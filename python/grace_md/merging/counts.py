@@ -99,7 +99,7 @@ def _offset_lines(name: str, reference: str, offsets: Offsets) -> list[str]:
     from ase.data import chemical_symbols  # noqa: PLC0415
 
     values = "  ".join(f"{chemical_symbols[z]} {value:+.4f}" for z, value in sorted(offsets.values.items()))
-    lines = [f"energy offsets of {name} against {reference} (eV per atom of the element, subtracted): {values}"]
+    lines = [f"energy offsets of {name} against {reference} (eV per atom of the element): {values}"]
     if offsets.n_compositions:
         lines.append(
             f"from {offsets.n_compositions} shared compositions, rank {offsets.rank} of {offsets.n_fitted}; difference "

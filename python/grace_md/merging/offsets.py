@@ -5,8 +5,8 @@ o of a set B against the reference set A are the least-squares solution of
 
     sum_Z x_c,Z o_Z = e_B(c) - e_A(c)
 
-over the compositions of both; energies of B become E - sum_Z n_Z o_Z. The lowest energies of different structures only
-agree roughly, which is why the residual is reported beside the offsets.
+over the compositions of both; energies of B become E - sum_Z n_Z o_Z. The lowest energies of unlike structures differ
+for other reasons than the method, so offsets that explain less than half of the difference are reported, not used.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from grace_md.merging.entries import Entry
 
 __all__ = ["Lowest", "Offsets", "fit_offsets"]
 
+EXPLAINED = 0.5  # rms left / rms before, at most, of a fit that is used
 RANK_RELATIVE = 1e-8  # singular values below this share of the largest one do not determine a direction
 
 
@@ -71,9 +72,14 @@ class Offsets:
     rms_after: float
     unknown: list[str]
 
+    @property
+    def used(self) -> bool:
+        """Whether the fit explains enough of the difference for the offsets to be subtracted."""
+        return self.n_compositions > 0 and self.rms_after <= EXPLAINED * self.rms_before
+
     def of(self, counts: Mapping[int, int]) -> float:
         """Return what is subtracted from the energy (eV) of a structure with these atoms."""
-        return sum(n * self.values.get(z, 0.0) for z, n in counts.items())
+        return sum(n * self.values.get(z, 0.0) for z, n in counts.items()) if self.used else 0.0
 
     @property
     def n_fitted(self) -> int:
@@ -85,6 +91,11 @@ class Offsets:
         if not self.n_compositions:
             return ["the sets share no composition, so no offset was fitted: their energies are not on one scale"]
         found = []
+        if not self.used:
+            found.append(
+                f"the offsets were NOT subtracted: {self.rms_after:.3g} of {self.rms_before:.3g} eV/atom are left, so "
+                "the structures of the shared compositions differ, not only the methods"
+            )
         if self.rank < self.n_fitted:
             found.append(
                 f"{self.n_compositions} shared compositions determine only {self.rank} combinations of the offsets of "
@@ -101,6 +112,7 @@ class Offsets:
             "eV_per_atom_of_element": {chemical_symbols[z]: value for z, value in sorted(self.values.items())},
             "shared_compositions": self.n_compositions,
             "rank": self.rank,
+            "subtracted": self.used,
             "elements_fitted": self.n_fitted,
             "rms_before_eV_per_atom": clean[0],
             "rms_after_eV_per_atom": clean[1],
