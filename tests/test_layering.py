@@ -20,6 +20,7 @@ CUDA_FOLDERS = ("device", "evaluator_cuda")  # of csrc/grace, whose .cu and .cuh
 # Module of grace_md -> what it may import of grace_md. Modules that are not listed (workflows, cli, ...) are on top.
 BELOW = {
     "lammps": {"lammps"},
+    "interrupt": set(),
     "progress": set(),
     "strict": set(),
     "reference_formulas": set(),
@@ -39,7 +40,7 @@ TOP = {"cli", "commands", "workflows", "training", "smax", "labels", "merging", 
 # Run inside label farms and on laptops without torch: not even a function of them imports it.
 TORCH_FREE = {"smax", "labels", "merging"}
 # Never imported when a module of grace_md is imported.
-HEAVY = {"torch", "lammps", "matplotlib", "scipy", "mpi4py", "lmdb", "pandas"}
+HEAVY = {"torch", "lammps", "matplotlib", "scipy", "mpi4py", "h5py", "lmdb", "pandas"}
 
 
 def sources(folder: str, *endings: str) -> list[Path]:

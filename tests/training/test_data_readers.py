@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 import os
 import pickle
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.io.jsonio import encode
 
+from aselmdb_tools import write_aselmdb
 from grace_md.training.data.labels import Frame, LabelError
 from grace_md.training.data.readers import Source, expand, frame_from_atoms, read_part, sample_frames, scan
 from labelled_sets import alloys, mixed_set
@@ -138,30 +136,6 @@ def test_whatever_ase_reads(structures: list[Atoms], tmp_path: Path) -> None:
     ase.io.write(path, structures)
     assert_same(frames_of(path), structures)
     assert_same(frames_of(f"{path}@2:8"), structures[2:8])
-
-
-def row_of(atoms: Atoms, number: int) -> dict[str, Any]:
-    results = {key: np.asarray(value) if np.ndim(value) else value for key, value in atoms.calc.results.items()}
-    return {
-        "numbers": atoms.numbers, "positions": atoms.positions, "cell": np.asarray(atoms.cell[:]), "pbc": atoms.pbc,
-        "unique_id": f"{number:032x}", "ctime": 1.0, "mtime": 1.0, "user": "u", "calculator": "unknown",
-        "calculator_parameters": {}, "key_value_pairs": {"config_type": atoms.info["config_type"]},
-        "data": {"sid": f"s{number}"}, **results,
-    }  # fmt: skip
-
-
-def write_aselmdb(path: Path, structures: list[Atoms], deleted: tuple[int, ...] = ()) -> None:
-    """Write the layout of OMat24: rows as compressed JSON by their ids, and three reserved keys."""
-    lmdb = pytest.importorskip("lmdb")
-    environment = lmdb.open(str(path), map_size=2**28, subdir=False, meminit=False, map_async=True)
-    with environment.begin(write=True) as transaction:
-        for number, atoms in enumerate(structures, 1):
-            if number not in deleted:
-                transaction.put(str(number).encode("ascii"), zlib.compress(encode(row_of(atoms, number)).encode()))
-        transaction.put(b"nextid", zlib.compress(json.dumps(len(structures) + 1).encode()))
-        transaction.put(b"deleted_ids", zlib.compress(json.dumps(list(deleted)).encode()))
-        transaction.put(b"metadata", zlib.compress(json.dumps({"name": "test"}).encode()))
-    environment.close()
 
 
 def test_aselmdb(structures: list[Atoms], tmp_path: Path) -> None:
