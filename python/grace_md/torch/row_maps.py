@@ -112,7 +112,8 @@ class ReduceRows(torch.nn.Module):
                 )
                 for out, rows, groups, _ in blocks
             ]
-            tables.append(RowTerms(*np.concatenate(columns, axis=1), n_targets, blocks[0][3]))
+            target, source, group = np.concatenate(columns, axis=1)
+            tables.append(RowTerms(target, source, group, n_targets, blocks[0][3]))
         self.tables = torch.nn.ModuleList(tables)
 
     def forward(

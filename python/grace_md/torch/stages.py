@@ -278,8 +278,8 @@ class FunctionReduce(Stage):
         self.in_order = rows == list(range(len(rows)))
         self.index("placement", np.argsort(rows))
         blocks: dict[tuple[str, str], list[tuple[Sequence[int], ReducePart]]] = {}
-        for target, parts in targets:
-            for part in parts:
+        for target, of_target in targets:
+            for part in of_target:
                 blocks.setdefault((part.tensor, part.key), []).append((target, part))
         self.sources = [found[0][1] for found in blocks.values()]
         lists = [[(out, p.rows, p.groups, p.n_groups) for out, p in found] for found in blocks.values()]
