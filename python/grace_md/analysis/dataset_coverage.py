@@ -14,18 +14,17 @@ from grace_md.analysis.dataset_sets import DataSet
 from grace_md.analysis.dataset_space import (
     Ellipsoid,
     Hull,
-    Moments,
     PrincipalAxes,
     Reservoir,
     coverage_matrix,
-    effective_dimension,
-    log_det,
+    floor_of,
     principal_axes,
 )
 from grace_md.analysis.dataset_statistics import SetStatistics
+from grace_md.smax.statistics import Statistics
 from grace_md.training.data.labels import Record
 
-__all__ = ["Coverage", "CoverageSettings", "choose", "measure_coverage"]
+__all__ = ["Coverage", "CoverageSettings", "choose", "feature_work", "measure_coverage"]
 
 Floats = NDArray[np.float64]
 
@@ -165,26 +164,27 @@ def measure_coverage(
         A set of which no structure can be described; too few atoms for two components.
     """
     n_fit = _equal_number(statistics, settings)
-    moments = Moments(features.n_features)
+    pooled = Statistics.empty(features.n_features)
     fitted_atoms = []
     for one, found in zip(sets, statistics, strict=True):
-        before = moments.count
+        before = pooled.count
         for rows in _Reader(one, features, advance).batches(choose(found.numbers, n_fit, settings.seed)):
-            moments.add(rows)
-        fitted_atoms.append(moments.count - before)
+            pooled.add(rows)
+        fitted_atoms.append(pooled.count - before)
         if not fitted_atoms[-1]:
             raise ValueError(
                 f"no sampled structure of {one.name} consists of elements that the features ({features.name}) know; "
                 "give another model, or leave the set out."
             )
-    axes = principal_axes(moments, min(settings.components, max(1, min(fitted_atoms) // ATOMS_PER_COMPONENT)))
+    axes = principal_axes(pooled, min(settings.components, max(1, min(fitted_atoms) // ATOMS_PER_COMPONENT)))
     n_components = len(axes.variance)
     if n_components < LEAST_COMPONENTS:
         raise ValueError(
             f"the smallest set has {min(fitted_atoms)} atoms whose features vary along {n_components} direction; "
             f"at least {LEAST_COMPONENTS * ATOMS_PER_COMPONENT} different ones are needed: leave it out."
         )
-    reservoirs, hulls, scalars = [], [], {}
+    reservoirs, hulls = [], []
+    scalars: dict[str, dict[str, float]] = {}
     for k, (one, found) in enumerate(zip(sets, statistics, strict=True)):
         reader, hull = _Reader(one, features, advance), Hull()
         reservoir, atoms = Reservoir(n_components, settings.most_rows, settings.seed + k), 0
@@ -225,14 +225,13 @@ def _measured(
     samples = [reservoir.sample(len(reservoir.rows)) for reservoir in reservoirs]
     samples = [rows[np.random.default_rng(1).permutation(len(rows))] for rows in samples]
     n_fair = min(len(rows) for rows in samples)
-    matrix, ellipsoids = coverage_matrix(samples, axes.variance)
+    floor = floor_of(axes)
+    matrix, ellipsoids = coverage_matrix(samples, floor)
     for one, rows, hull, ellipsoid in zip(sets, samples, hulls, ellipsoids, strict=True):
-        fair = Moments(rows.shape[1])
-        fair.add(rows[:n_fair])
-        covariance = fair.covariance()
+        fair = Statistics.of([rows[:n_fair]], rows.shape[1])
         scalars[one.name].update(
-            log_det=log_det(covariance, axes.variance),
-            effective_dimension=effective_dimension(covariance),
+            log_det=fair.log_det(floor),
+            effective_dimension=fair.effective_dimension(),
             hull_area=hull.area,
             radius=float(np.sqrt(ellipsoid.radius2)),
         )

@@ -188,10 +188,13 @@ def _product(
     left, right = np.ascontiguousarray(left), np.ascontiguousarray(right)
     n_atoms, n_left, n_channels = left.shape
     out = np.zeros((n_atoms, n_rows, n_channels))
-    places = [a.ctypes.data for a in (left, right, out, terms, coefficients)]
     _core.coupling_product(
-        True,  # noqa: FBT003 - double precision
-        *places,
+        is_double=True,
+        first=left.ctypes.data,
+        second=right.ctypes.data,
+        out=out.ctypes.data,
+        terms=terms.ctypes.data,
+        coefficients=coefficients.ctypes.data,
         n_terms=len(terms),
         n_atoms=n_atoms,
         n_targets=n_rows,
@@ -214,7 +217,9 @@ class SnapFeatures:
         try:
             from grace_md.smax import snap_descriptors  # noqa: PLC0415
         except ImportError:
-            raise RuntimeError("this build has no bispectrum kernel; rebuild it, or give a model (`--model`).") from None
+            raise RuntimeError(
+                "this build has no bispectrum kernel; rebuild it, or give a model (`--model`)."
+            ) from None
         self._descriptors = snap_descriptors
         self.name = "bispectrum (twojmax 8)"
         self.n_features = 55

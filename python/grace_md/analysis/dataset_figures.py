@@ -15,14 +15,14 @@ from grace_md.analysis.dataset_statistics import GEOMETRY, LABELS, QUANTITIES, S
 from grace_md.analysis.plots import STYLE, require_matplotlib
 from grace_md.periodic_table import N_GROUPS, position
 
-__all__ = ["set_colors", "plot_composition", "plot_elements", "plot_geometry", "plot_labels"]
+__all__ = ["plot_composition", "plot_elements", "plot_geometry", "plot_labels", "set_colors"]
 
 # Okabe & Ito 2008, readable with every colour vision; the pale yellow is left out.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 _BINS = 100
 _TAIL = 30.0  # ranges beyond this many 2-98 % spreads are drawn on an axis that is linear near zero, else logarithmic
 _SHOWN_ATOMS = 0.999  # share of the configurations whose numbers of atoms are shown
-_LOWER_GAP = 1.5  # rows between the main table and the lanthanides
+_LOWER_GAP = 0.4  # rows between the main table and the lanthanides
 
 
 def set_colors(names: Sequence[str]) -> dict[str, str]:
@@ -129,12 +129,20 @@ def plot_composition(path: Path, sets: Sequence[SetStatistics]) -> None:
             highest = max((one.histograms[quantity].quantiles([share])[0] for one in known), default=1.0)
             if quantity == "n_atoms":
                 step = float(max(1, int(highest) // 60))
-            edges = np.arange(0.5, highest + step + 1.0, step)
+            edges = np.arange(0.5, highest + step, step)
             for one in known:
-                counts = one.histograms[quantity].rebinned(edges + 0.5)  # a bin k holds the number k, its middle k + 1/2
+                counts = one.histograms[quantity].rebinned(
+                    edges + 0.5
+                )  # a bin k holds the number k, its middle k + 1/2
                 style = {"color": colors[one.name], "lw": 1.3}
                 axis.stairs(100.0 * counts / one.n_structures, edges, **style)
             axis.set_yscale("log")
+            low, high = axis.get_ylim()  # two decades at least, so that ticks are powers of ten
+            axis.set_ylim(min(low, high / 200.0), high)
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.margins(x=0.01)
             axis.set_title(QUANTITIES[quantity][0])
             axis.set(xlabel=QUANTITIES[quantity][0].split()[0], ylabel="% of the configurations")
             axis.grid(alpha=0.2, lw=0.5)
@@ -156,21 +164,21 @@ def _table_axis(axis: Any, counts: NDArray[np.int64], title: str, plt: Any) -> N
     """Draw one periodic table."""
     colormap = plt.get_cmap("YlGnBu")
     present = counts[counts > 0]
-    largest, smallest = (np.log10(present.max()), np.log10(present.min())) if len(present) else (1.0, 0.0)
+    largest = float(np.log10(present.max())) if len(present) else 0.0
+    decades = max(1.0, largest - float(np.log10(present.min()))) if len(present) else 1.0
     for z in range(1, 104):
         symbol = chemical_symbols[z]
         period, group = position(symbol)
         lower = 58 <= z <= 71 or 90 <= z <= 103  # these stand below the table
         y = period + (1.0 + _LOWER_GAP if lower else 0.0)
-        share = (np.log10(counts[z]) - smallest) / max(largest - smallest, 1e-9) if counts[z] else 0.0
-        share = 0.1 + 0.85 * share if largest > smallest else 0.5
+        share = 0.95 - 0.85 * (largest - float(np.log10(counts[z]))) / decades if counts[z] else 0.0
         face = colormap(share) if counts[z] else (0.955, 0.955, 0.955)
         axis.add_patch(plt.Rectangle((group - 0.48, y - 0.48), 0.96, 0.96, facecolor=face, edgecolor="none"))
         ink = "0.65" if not counts[z] else "white" if share > 0.55 else "0.1"
         axis.text(group, y - 0.14, symbol, ha="center", va="center", fontsize=8, color=ink)
         if counts[z]:
             axis.text(group, y + 0.26, _compact(int(counts[z])), ha="center", va="center", fontsize=6, color=ink)
-    axis.set(xlim=(0.4, N_GROUPS + 0.6), ylim=(7 + 1 + _LOWER_GAP + 0.6, 0.4))
+    axis.set(xlim=(0.4, N_GROUPS + 0.6), ylim=(7 + 1 + _LOWER_GAP + 0.5, 0.4))
     axis.set_aspect("equal")
     axis.set_axis_off()
     axis.set_title(title, pad=2)
@@ -180,7 +188,7 @@ def plot_elements(path: Path, one: SetStatistics) -> None:
     """Two periodic tables of one set: configurations that contain an element, and its atoms; logarithmic colours."""
     plt = require_matplotlib()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, 1, figsize=(9.0, 10.2), layout="constrained")
+        figure, axes = plt.subplots(2, 1, figsize=(8.6, 9.7), layout="constrained")
         _table_axis(axes[0], one.structures_of, f"{one.name}: configurations that contain the element", plt)
         _table_axis(axes[1], one.atoms_of, f"{one.name}: atoms", plt)
         figure.savefig(path)

@@ -21,6 +21,7 @@ class SparseHistogram:
     Parameters
     ----------
     width : w > 0 of the first bins
+    whole : the values are whole numbers and w is 1: quantiles are whole too
 
     Attributes
     ----------
@@ -29,8 +30,9 @@ class SparseHistogram:
     count : int; minimum, maximum : float, NaN before there is a value; total, square : float, sums over the values
     """
 
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float, *, whole: bool = False) -> None:
         self.width = width
+        self.whole = whole
         self.bins: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.counts: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.count = 0
@@ -85,7 +87,7 @@ class SparseHistogram:
         for share in shares:
             wanted = share * self.count
             k = min(int(np.searchsorted(ends, wanted)), len(ends) - 1)
-            inside = (wanted - (ends[k] - self.counts[k])) / self.counts[k]
+            inside = 0.0 if self.whole else (wanted - (ends[k] - self.counts[k])) / self.counts[k]
             value = self.width * (self.bins[k] + min(max(inside, 0.0), 1.0))
             found.append(float(min(max(value, self.minimum), self.maximum)))
         return found

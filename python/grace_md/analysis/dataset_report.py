@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,9 @@ class DatasetReport:
         for title, cells in self.tables():
             widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
             lines = [
-                "  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True)))
+                "  ".join(
+                    c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))
+                )
                 for row in cells
             ]
             parts.append("\n".join([title, *(f"  {line}".rstrip() for line in lines)]))
@@ -163,7 +165,9 @@ class DatasetReport:
 
         coverage = self.coverage
         if coverage is not None:
-            first, second = section("Coverage of the space of features", self._space_words(), "coverage", "coverage_higher")
+            first, second = section(
+                "Coverage of the space of features", self._space_words(), "coverage", "coverage_higher"
+            )
             space.plot_coverage(first, coverage)
             if not space.plot_higher(second, coverage):
                 sections[-1][2].remove(second)
@@ -222,8 +226,8 @@ class DatasetReport:
 
 
 _MATRIX_WORDS = (
-    f"Share of the atoms of one set outside of the ellipsoid that holds {100 * CONFIDENCE:g} % of another, in the space "
-    f"of all kept components; by construction {100 * (1 - CONFIDENCE):.1g} % of a set lie outside of its own."
+    f"Share of the atoms of one set outside of the ellipsoid that holds {100 * CONFIDENCE:g} % of another, in the "
+    f"space of all kept components; by construction {100 * (1 - CONFIDENCE):.1g} % of a set lie outside of its own."
 )
 _GROWTH_WORDS = "ln det of the covariance of the generator's descriptors against accepted structures."
 _GEOMETRY_WORDS = (

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,6 @@ from grace_md.training.data.readers import Part, Source, expand, read_part, samp
 __all__ = ["DataSet", "open_sets"]
 
 ATOMS_PER_PART = 2000  # read at a time; a sample of a large file skips parts without chosen structures
-GROWTH_LOG = "metrics.jsonl"  # of a run of the generator
 
 
 @dataclass
@@ -43,9 +40,24 @@ class DataSet:
     _parts: list[tuple[Source, LabelKeys, Part]] = field(default_factory=list, repr=False)
     n_scanned: int = 0
 
+    @property
+    def files(self) -> list[Source]:
+        """A source for each file; FileNotFoundError if there is none."""
+        return expand(self.source)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all files."""
+        return sum(Path(one.file).stat().st_size for one in self.files if Path(one.file).is_file())
+
     def scan(self, advance: Callable[[int], None] = lambda _: None) -> None:
-        """Find the parts of all files, and the keys of their labels; a set without labels is welcome."""
-        for one in expand(self.source):
+        """Find the parts of all files, and the keys of their labels; a set without labels is welcome.
+
+        `advance` is called now and then with the bytes that were read since, out of `n_bytes`.
+
+        Raises ValueError for a damaged file, or labels of which one has to be chosen.
+        """
+        for one in self.files:
             parts = scan(one, ATOMS_PER_PART, advance)
             keys = resolve_keys(one.keys, sample_frames(one, parts), one.label, needs_labels=False)
             self._parts += [(one, keys, part) for part in parts]
@@ -76,21 +88,6 @@ class DataSet:
                             yield number, record
             start = stop
 
-    def growth(self) -> list[dict[str, Any]]:
-        """Return the log of a run of the generator: accepted, log_det, effective_dimension, ...; else an empty list."""
-        path = None if self.run is None else self.run / GROWTH_LOG
-        if path is None or not path.is_file():
-            return []
-        found = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # a line that was cut off when the run was killed
-            if isinstance(row, dict) and row.get("accepted") is not None and row.get("log_det") is not None:
-                found.append(row)
-        return found
-
 
 def _set_of(word: str, keys: LabelKeys, *, trust_pickle: bool) -> DataSet:
     name, equals, rest = word.partition("=")
@@ -112,24 +109,22 @@ def open_sets(
     words: Sequence[str],
     names: Sequence[str] = (),
     keys: LabelKeys | None = None,
-    advance: Callable[[int], None] = lambda _: None,
     *,
     trust_pickle: bool = False,
 ) -> list[DataSet]:
-    """Return the scanned sets that words such as ``random=train.extxyz@0:1000#random_*`` name.
+    """Return the sets, not yet scanned, that words such as ``random=train.extxyz@0:1000#random_*`` name.
 
     Parameters
     ----------
     words : [NAME=]FILE[@RANGE][#TYPES]; a folder stands for every data file below it
     names : replace the names of the words, in their order
     keys : keys and units of the labels, default as found
-    advance : called now and then with the bytes that were scanned since
     trust_pickle : unpickle anything: only for files of your own
 
     Raises
     ------
     FileNotFoundError, ValueError
-        No such file; a damaged one; two sets of one name; another number of names than of sets.
+        No such file; two sets of one name; another number of names than of sets.
     """
     if names and len(names) != len(words):
         raise ValueError(f"`--names` has {len(names)} names for {len(words)} data sets; give one for each, in order.")
@@ -139,5 +134,4 @@ def open_sets(
     for one in sets:
         if not one.name or sum(one.name == other.name for other in sets) > 1:
             raise ValueError(f"There are two data sets `{one.name}`; give each a name of its own with NAME=FILE.")
-        one.scan(advance)
     return sets

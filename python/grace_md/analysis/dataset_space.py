@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from grace_md.smax.statistics import Statistics
+
 __all__ = [
     "Ellipsoid",
     "Hull",
-    "Moments",
     "PrincipalAxes",
     "Reservoir",
     "coverage_matrix",
-    "effective_dimension",
-    "log_det",
+    "floor_of",
     "principal_axes",
 ]
 
@@ -29,44 +29,6 @@ Floats = NDArray[np.float64]
 CONFIDENCE = 0.999  # share of a set within its ellipsoid
 NEGLIGIBLE = 1e-12  # of the largest variance: components below are rounding
 FLOOR = 1e-10  # of the pooled variance: added to the covariance of a set that does not vary along some component
-
-
-class Moments:
-    """Running mean and scatter of rows, float64; adding rows in another order or in parts gives the same to rounding.
-
-    Pairwise update: the scatter of a batch about its own mean is added, and that of the two means about each other
-    (Chan, Golub & LeVeque 1983), so that large means cost no digits.
-
-    Attributes
-    ----------
-    count : rows; mean : [m]; scatter : [m, m], sum of (x - mean)(x - mean)^T
-    """
-
-    def __init__(self, n_features: int) -> None:
-        self.count = 0
-        self.mean: Floats = np.zeros(n_features)
-        self.scatter: Floats = np.zeros((n_features, n_features))
-
-    def add(self, rows: Floats) -> None:
-        """Add rows [n, m]."""
-        if not len(rows):
-            return
-        mean = rows.mean(axis=0)
-        centred = rows - mean
-        step = mean - self.mean
-        total = self.count + len(rows)
-        self.scatter += centred.T @ centred
-        if self.count:
-            share = np.sqrt(self.count * len(rows) / total)
-            self.scatter += np.outer(share * step, share * step)
-        self.mean += step * (len(rows) / total)
-        self.count = total
-
-    def covariance(self) -> Floats:
-        """Return scatter / count (the normalisation of the entropy objective); ValueError without rows."""
-        if not self.count:
-            raise ValueError("there are no rows to take a covariance of.")
-        return self.scatter / self.count
 
 
 @dataclass(frozen=True)
@@ -94,14 +56,22 @@ class PrincipalAxes:
         return self.variance / self.total
 
 
-def principal_axes(moments: Moments, n_components: int) -> PrincipalAxes:
+def floor_of(axes: PrincipalAxes) -> Floats:
+    """Return what is added to the variances of every set, [k]: `FLOOR` times the pooled ones.
+
+    A set that does not vary along some component at all then has a covariance with an inverse.
+    """
+    return FLOOR * axes.variance
+
+
+def principal_axes(statistics: Statistics, n_components: int) -> PrincipalAxes:
     """Diagonalise the covariance and keep up to `n_components` components that are more than rounding.
 
     The sign of an axis is such that its largest entry is positive.
 
     Raises ValueError where nothing varies.
     """
-    values, vectors = np.linalg.eigh(moments.covariance())
+    values, vectors = np.linalg.eigh(statistics.covariance())
     values, vectors = values[::-1], vectors[:, ::-1]
     kept = min(n_components, int(np.count_nonzero(values > NEGLIGIBLE * values[0])))
     if not (values[0] > 0.0 and kept):
@@ -109,7 +79,7 @@ def principal_axes(moments: Moments, n_components: int) -> PrincipalAxes:
     axes = vectors[:, :kept]
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(kept)])
     total = float(np.clip(values, 0.0, None).sum())
-    return PrincipalAxes(moments.mean.copy(), np.ascontiguousarray(axes * signs), values[:kept].copy(), total)
+    return PrincipalAxes(statistics.mean.copy(), np.ascontiguousarray(axes * signs), values[:kept].copy(), total)
 
 
 class Reservoir:
@@ -178,21 +148,6 @@ def _convex_hull(points: Floats) -> Floats:
     return np.array(half(unique) + half(unique[::-1]))
 
 
-def log_det(covariance: Floats, floor: Floats) -> float:
-    """Return ln det(covariance + `FLOOR` diag(floor)); `floor` are the pooled variances [k]."""
-    sign, value = np.linalg.slogdet(covariance + FLOOR * np.diag(floor))
-    if sign <= 0.0 or not np.isfinite(value):
-        raise ValueError("the covariance of the features is not positive; were they finite?")
-    return float(value)
-
-
-def effective_dimension(covariance: Floats) -> float:
-    """Return exp(H), H = - sum l ln l over the normalised eigenvalues l: k for a round distribution in k dimensions."""
-    values = np.clip(np.linalg.eigvalsh(covariance), 0.0, None)
-    shares = values[values > 0.0] / values.sum()
-    return float(np.exp(-np.sum(shares * np.log(shares))))
-
-
 @dataclass(frozen=True)
 class Ellipsoid:
     """Mean and covariance of a set, and the radius that holds `CONFIDENCE` of it.
@@ -209,12 +164,11 @@ class Ellipsoid:
 
     @classmethod
     def of(cls, rows: Floats, floor: Floats) -> Ellipsoid:
-        """Return the ellipsoid of rows [n, k]; `floor` as for `log_det`."""
-        moments = Moments(rows.shape[1])
-        moments.add(rows)
-        factor = np.linalg.cholesky(moments.covariance() + FLOOR * np.diag(floor))
-        bare = cls(moments.mean, factor, np.inf)
-        return cls(moments.mean, factor, float(np.quantile(bare.squared_distances(rows), CONFIDENCE)))
+        """Return the ellipsoid of rows [n, k]; `floor` [k] is added to the variances (`floor_of`)."""
+        found = Statistics.of([rows], rows.shape[1])
+        factor = np.asarray(np.linalg.cholesky(found.covariance() + np.diag(floor)), dtype=np.float64)
+        bare = cls(found.mean, factor, np.inf)
+        return cls(found.mean, factor, float(np.quantile(bare.squared_distances(rows), CONFIDENCE)))
 
     def squared_distances(self, rows: Floats) -> Floats:
         """Return d2 = (x - mean)^T Sigma^-1 (x - mean), [n]."""

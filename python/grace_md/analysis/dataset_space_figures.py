@@ -158,8 +158,7 @@ def plot_mahalanobis(path: Path, coverage: Coverage) -> None:
     colors = set_colors(coverage.names)
     k = coverage.samples[0].shape[1]
     distances = [
-        ellipsoid.squared_distances(rows)
-        for rows, ellipsoid in zip(coverage.samples, coverage.ellipsoids, strict=True)
+        ellipsoid.squared_distances(rows) for rows, ellipsoid in zip(coverage.samples, coverage.ellipsoids, strict=True)
     ]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
@@ -176,7 +175,7 @@ def plot_mahalanobis(path: Path, coverage: Coverage) -> None:
         lowest = min(height[height > 0].min() for height in density)
         axis.set_ylim(0.5 * lowest, 3.0 * max(height.max() for height in density))
         axis.set(xlabel="squared Mahalanobis distance $d^2$ (dotted: 99.9 % of the set)", ylabel="density")
-        axis.legend(loc="upper right")
+        figure.legend(loc="outside upper left", ncols=3)
         figure.savefig(path)
         plt.close(figure)
 
@@ -211,7 +210,7 @@ def plot_scalars(path: Path, coverage: Coverage) -> None:
 
 
 def plot_growth(path: Path, curves: Sequence[dict[str, Any]]) -> None:
-    """ln det of the covariance and effective dimension against accepted structures.
+    """Growth: ln det of the covariance and effective dimension against accepted structures.
 
     Parameters
     ----------

@@ -29,6 +29,7 @@ QUANTITIES = {
     "aspect": ("aspect of the cell", "", 2.0**-6),
 }
 LABELS = ("energy", "force", "stress")
+WHOLE = ("n_elements", "n_atoms")
 GEOMETRY = ("contact", "distance", "packing", "aspect")
 REACH = 2.0  # sums of covalent radii within which the shortest distance is searched
 SHARES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
@@ -57,7 +58,9 @@ class SetStatistics:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.histograms = {quantity: SparseHistogram(row[2]) for quantity, row in QUANTITIES.items()}
+        self.histograms = {
+            quantity: SparseHistogram(row[2], whole=quantity in WHOLE) for quantity, row in QUANTITIES.items()
+        }
         self.structures_of: NDArray[np.int64] = np.zeros(len(chemical_symbols), dtype=np.int64)
         self.atoms_of: NDArray[np.int64] = np.zeros(len(chemical_symbols), dtype=np.int64)
         self.n_structures = self.n_atoms = self.n_lonely = self.n_periodic = 0
