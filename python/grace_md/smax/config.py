@@ -121,7 +121,7 @@ class CellSettings:
     min_determinant: float = _setting(0.5, "ours", "smallest det F before the volume is set")
     max_aspect: float = _setting(3.0, "ours", "largest height of the cell over the smallest")
     min_height: float = _setting(2.0, "ours", "smallest distance of two opposite faces of a cell (A)")
-    max_draws: int = _setting(200, "ours", "sets of atoms, radii and density tried for elements until a cell fits")
+    max_draws: int = _setting(5000, "ours", "sets of atoms, radii and density tried for elements until a cell fits")
     shape_draws: int = _setting(16, "ours", "shapes tried for each of them")
     niggli: bool = _setting(True, "ours", "store the Niggli-reduced cell")
 

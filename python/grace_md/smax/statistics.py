@@ -22,7 +22,15 @@ from grace_md.smax.candidate import Mode
 if TYPE_CHECKING:
     from grace_md.smax.config import StatisticsSettings
 
-__all__ = ["EntropyState", "ModeSnapshot", "SingularStatisticsError", "Snapshot", "Statistics", "log_det"]
+__all__ = [
+    "EntropyState",
+    "ModeSnapshot",
+    "SingularStatisticsError",
+    "Snapshot",
+    "Statistics",
+    "log_det",
+    "mode_snapshot",
+]
 
 Floats = NDArray[np.float64]
 MODES: tuple[Mode, Mode] = ("atom", "config")
@@ -255,7 +263,7 @@ class EntropyState:
         """Return what `search` needs now; None during the seed phase."""
         if self.seeding:
             return None
-        found = {mode: _mode_snapshot(self.of(mode), self.ridge[mode]) for mode in _used(settings)}
+        found = {mode: mode_snapshot(self.of(mode), self.ridge[mode]) for mode in _used(settings)}
         return Snapshot(found.get("atom"), found.get("config"))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -293,7 +301,14 @@ def _used(settings: StatisticsSettings) -> tuple[Mode, ...]:
     return MODES if settings.mode == "mixed" else (settings.mode,)
 
 
-def _mode_snapshot(statistics: Statistics, ridge: Floats | None) -> ModeSnapshot:
+def mode_snapshot(statistics: Statistics, ridge: Floats | None) -> ModeSnapshot:
+    """Return what the objective needs of `statistics` with diag(ridge) added to Sigma.
+
+    Raises
+    ------
+    SingularStatisticsError
+        If the sum is not positive definite.
+    """
     covariance = statistics.covariance()
     if ridge is not None:
         covariance = covariance + np.diag(ridge)
