@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -123,7 +124,7 @@ class GraceFeatures:
         known = [element for element in model.elements if not elements or element in elements]
         if not known:
             raise ValueError(f"{model.name} knows none of the elements {' '.join(elements)}; choose another model.")
-        self.name = model.name
+        self.name = Path(model.name).name
         self._blocks = _blocks(model.arrays)
         self.blocks = [(block.tensor, len(block.source), block.n_channels) for block in self._blocks]
         self.n_features = sum(couplings * channels for _, couplings, channels in self.blocks)

@@ -22,7 +22,7 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 _BINS = 100
 _TAIL = 30.0  # ranges beyond this many 2-98 % spreads are drawn on an axis that is linear near zero, else logarithmic
 _SHOWN_ATOMS = 0.999  # share of the configurations whose numbers of atoms are shown
-_LOWER_GAP = 0.4  # rows between the main table and the lanthanides
+_LOWER_GAP = 1.0  # rows between the main table and the lanthanides
 
 
 def set_colors(names: Sequence[str]) -> dict[str, str]:
@@ -188,7 +188,7 @@ def plot_elements(path: Path, one: SetStatistics) -> None:
     """Two periodic tables of one set: configurations that contain an element, and its atoms; logarithmic colours."""
     plt = require_matplotlib()
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, 1, figsize=(8.6, 9.7), layout="constrained")
+        figure, axes = plt.subplots(2, 1, figsize=(8.0, 9.2), layout="constrained")
         _table_axis(axes[0], one.structures_of, f"{one.name}: configurations that contain the element", plt)
         _table_axis(axes[1], one.atoms_of, f"{one.name}: atoms", plt)
         figure.savefig(path)

@@ -221,7 +221,8 @@ class DatasetReport:
         parts += [f"<h3>{html.escape(title)}</h3>{html_page.table(cells)}" for title, cells in tables[1:]]
         if self.note:
             parts.append(f"<p>{html.escape(self.note)}</p>")
-        html_page.write_page(folder / "report.html", " · ".join(one.name for one in self.statistics), parts)
+        names = ", ".join(one.name for one in self.statistics)
+        html_page.write_page(folder / "report.html", f"Data sets: {names}", parts)
         return folder / "report.html"
 
 

@@ -161,7 +161,7 @@ def plot_mahalanobis(path: Path, coverage: Coverage) -> None:
         ellipsoid.squared_distances(rows) for rows, ellipsoid in zip(coverage.samples, coverage.ellipsoids, strict=True)
     ]
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
+        figure, axis = plt.subplots(figsize=(8.0, 4.2), layout="constrained")
         low = max(min(float(np.quantile(d, 1e-4)) for d in distances), 1e-3)
         edges = np.geomspace(low, max(float(d.max()) for d in distances) * 1.0001, 90)
         density = [np.histogram(d, edges)[0] / np.diff(edges) / len(d) for d in distances]
@@ -175,7 +175,7 @@ def plot_mahalanobis(path: Path, coverage: Coverage) -> None:
         lowest = min(height[height > 0].min() for height in density)
         axis.set_ylim(0.5 * lowest, 3.0 * max(height.max() for height in density))
         axis.set(xlabel="squared Mahalanobis distance $d^2$ (dotted: 99.9 % of the set)", ylabel="density")
-        figure.legend(loc="outside upper left", ncols=3)
+        figure.legend(loc="outside upper left", ncols=min(4, len(coverage.names) + 1))
         figure.savefig(path)
         plt.close(figure)
 

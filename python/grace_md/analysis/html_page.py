@@ -9,8 +9,9 @@ from pathlib import Path
 
 __all__ = ["picture", "table", "write_page"]
 
+PIXELS = 1.6  # of a picture for one of the page, so that letters have the size of those of the text
 _STYLE = (
-    "body{font:14px sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}img{max-width:100%}"
+    "body{font:14px sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}img{max-width:100%;display:block}"
     "table{border-collapse:collapse;margin:1em 0}"
     "td,th{padding:2px 12px;text-align:right;border-bottom:1px solid #ddd}"
     "td:first-child,th:first-child{text-align:left}p{line-height:1.45}"
@@ -27,8 +28,10 @@ def table(cells: Sequence[Sequence[str]]) -> str:
 
 def picture(path: Path, text: str = "") -> str:
     """Return a PNG file as an image that is part of the page; `text` says what it shows where it cannot be seen."""
-    encoded = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{encoded}">'
+    content = path.read_bytes()
+    width = round(int.from_bytes(content[16:20], "big") / PIXELS)  # bytes 16 to 19 of a PNG file
+    encoded = base64.b64encode(content).decode()
+    return f'<img alt="{html.escape(text)}" width="{width}" src="data:image/png;base64,{encoded}">'
 
 
 def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
