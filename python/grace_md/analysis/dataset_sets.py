@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grace_md.training.data.labels import LabelKeys, Record, extract, resolve_keys
-from grace_md.training.data.readers import Part, Source, expand, read_part, sample_frames, scan
+from grace_md.training.data.readers import Part, Source, expand, merged, read_part, sample_frames, scan
 
 __all__ = ["DataSet", "open_sets"]
 
-ATOMS_PER_PART = 2000  # read at a time; a sample of a large file skips parts without chosen structures
+ATOMS_PER_PART = 200  # small parts: a sample skips those without chosen structures
+BYTES_PER_PART = 10_000_000  # bytes of a file for each further atom of a part: bounds the number of parts
+ATOMS_PER_READ = 20_000  # of joined parts, where everything is read
 
 
 @dataclass
@@ -37,7 +39,7 @@ class DataSet:
     source: Source
     types: str = ""
     run: Path | None = None
-    _parts: list[tuple[Source, LabelKeys, Part]] = field(default_factory=list, repr=False)
+    _found: list[tuple[Source, LabelKeys, list[Part]]] = field(default_factory=list, repr=False)
     n_scanned: int = 0
 
     @property
@@ -58,9 +60,10 @@ class DataSet:
         Raises ValueError for a damaged file, or labels of which one has to be chosen.
         """
         for one in self.files:
-            parts = scan(one, ATOMS_PER_PART, advance)
+            n_bytes = Path(one.file).stat().st_size if Path(one.file).is_file() else 0
+            parts = scan(one, max(ATOMS_PER_PART, n_bytes // BYTES_PER_PART), advance)
             keys = resolve_keys(one.keys, sample_frames(one, parts), one.label, needs_labels=False)
-            self._parts += [(one, keys, part) for part in parts]
+            self._found.append((one, keys, parts))
             self.n_scanned += sum(len(part.rows) for part in parts)
 
     def read(self, chosen: NDArray[np.int64] | None = None) -> Iterator[tuple[int, Record]]:
@@ -77,16 +80,18 @@ class DataSet:
             A structure that cannot be read, or whose labels have the wrong shape; the message has its number.
         """
         start = 0
-        for source, keys, part in self._parts:
-            stop = start + len(part.rows)
-            if chosen is None or np.searchsorted(chosen, start) < np.searchsorted(chosen, stop):
-                wanted = None if chosen is None else set(chosen[(chosen >= start) & (chosen < stop)].tolist())
-                for number, frame in enumerate(read_part(source, part), start):
-                    if wanted is None or number in wanted:
-                        record = extract(frame, keys)
-                        if not self.types or fnmatch.fnmatchcase(record.config_type, self.types):
-                            yield number, record
-            start = stop
+        for source, keys, parts in self._found:
+            for part in merged(parts, ATOMS_PER_READ) if chosen is None else parts:
+                stop = start + len(part.rows)
+                first, last = (0, 1) if chosen is None else np.searchsorted(chosen, [start, stop])
+                if last > first:
+                    wanted = None if chosen is None else set(chosen[first:last].tolist())
+                    for number, frame in enumerate(read_part(source, part), start):
+                        if wanted is None or number in wanted:
+                            record = extract(frame, keys)
+                            if not self.types or fnmatch.fnmatchcase(record.config_type, self.types):
+                                yield number, record
+                start = stop
 
 
 def _set_of(word: str, keys: LabelKeys, *, trust_pickle: bool) -> DataSet:

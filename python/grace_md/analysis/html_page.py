@@ -11,7 +11,8 @@ __all__ = ["picture", "table", "write_page"]
 
 PIXELS = 1.6  # of a picture for one of the page, so that letters have the size of those of the text
 _STYLE = (
-    "body{font:14px sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}img{max-width:100%;display:block}"
+    "body{font:14px sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
+    "img{max-width:100%;display:block}"
     "table{border-collapse:collapse;margin:1em 0}"
     "td,th{padding:2px 12px;text-align:right;border-bottom:1px solid #ddd}"
     "td:first-child,th:first-child{text-align:left}p{line-height:1.45}"
