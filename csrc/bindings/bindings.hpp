@@ -8,3 +8,5 @@ void bind_model(pybind11::module_& m);
 void bind_evaluator(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
 void bind_operators(pybind11::module_& m);
+void bind_row_linear(pybind11::module_& m);
+void bind_snap(pybind11::module_& m);

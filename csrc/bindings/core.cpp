@@ -11,4 +11,6 @@ PYBIND11_MODULE(_core, m) {
   bind_evaluator(m);
   bind_device(m);
   bind_operators(m);
+  bind_row_linear(m);
+  bind_snap(m);
 }

@@ -289,3 +289,14 @@ def radial_network_adjoint(
     weight_gradients: Sequence[int],
     n_threads: int,
 ) -> None: ...
+def row_linear(
+    slot: int,
+    is_double: bool,
+    runs: tuple[int, int, int, int],
+    n_targets: int,
+    n_out: int,
+    parts: Sequence[tuple[int, int, int, int, int, int, int]],
+    gradient: int,
+    out: int,
+    n_threads: int,
+) -> None: ...

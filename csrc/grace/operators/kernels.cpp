@@ -3,6 +3,7 @@
 // be picked by the linker for every machine.
 #include "grace/operators/bond_basis_kernels.hpp"
 #include "grace/operators/geometry_kernels.hpp"
+#include "grace/operators/linear_kernels.hpp"
 #include "grace/operators/message_basis_kernels.hpp"
 #include "grace/operators/product_kernels.hpp"
 #include "grace/operators/radial_network_kernels.hpp"
@@ -23,6 +24,8 @@ Kernels<Real> all() {
   k.message_harmonics = &message_harmonics<Real>;
   k.message_bonds = &message_bonds<Real>;
   k.add_to = &add_to<Real>;
+  k.linear = &linear<Real>;
+  k.outer = &outer<Real>;
   k.product = &product<Real>;
   k.network = &network<Real>;
   k.network_adjoint = &network_adjoint<Real>;

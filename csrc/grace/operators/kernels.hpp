@@ -23,6 +23,41 @@ struct MessagePlan {
   Gather<Real> pairs;  // targets: pairs, `first`: row f
 };
 
+// One term of a row linear map: rows x + atom * stride of `depth` numbers times the matrix [depth, n_columns].
+template <class Real>
+struct LinearTerm {
+  const Real* x = nullptr;
+  Index stride = 0;
+  int depth = 0;
+  const Real* matrix = nullptr;
+};
+
+// out[atom, target, :] = sum of terms first_term[target] .. first_term[target + 1] - 1, for some atoms of one run.
+template <class Real>
+struct LinearRows {
+  Index n_targets = 0, n_columns = 0;
+  const int* first_term = nullptr;
+  const LinearTerm<Real>* terms = nullptr;
+};
+
+// One product of the matrix slot: sum over atoms of x[atom, 0 .. n_in)^T y[atom, 0 .. n_out), added to `sum`.
+template <class Real>
+struct OuterTerm {
+  const Real* x = nullptr;
+  const Real* y = nullptr;
+};
+
+template <class Real>
+struct OuterRows {
+  Index n_groups = 0, n_in = 0, n_out = 0;
+  Index x_stride = 0, y_stride = 0;  // between atoms
+  const int* first_term = nullptr;   // [n_groups + 1]
+  const OuterTerm<Real>* terms = nullptr;
+};
+
+// Atoms that meet a matrix while it is in the L1 cache.
+constexpr int linear_tile = 24;
+
 // A radial network with rows of matrices padded to 64 bytes.
 template <class Real>
 struct NetworkPlan {
@@ -57,6 +92,9 @@ struct Kernels {
   void (*message_bonds)(const MessageBasis<Real>&, const MessagePlan<Real>&, Index begin, Index end, Index first_bond,
                         Real* out, Real* scratch) = nullptr;
   void (*add_to)(Index n, const Real* values, Real* sum) = nullptr;
+  // atoms atoms[0 .. count - 1], count <= linear_tile
+  void (*linear)(const LinearRows<Real>&, const Index* atoms, int count, Real* out) = nullptr;
+  void (*outer)(const OuterRows<Real>&, const Index* atoms, int count, Real* sum) = nullptr;
   void (*product)(const CouplingProduct<Real>&, const Gather<Real>&, Index begin, Index end, Real* out) = nullptr;
   // bonds begin..end - 1; scratch as network_scratch says, zero, aligned
   void (*network)(const NetworkPlan<Real>&, Index begin, Index end, Real* value, Real* derivative,

@@ -70,6 +70,46 @@ struct CouplingProduct {
 template <class Real>
 void coupling_product(const CouplingProduct<Real>& form, Real* out, int n_threads);
 
+// ---- row linear: F = sum_p sum_t sum_a O[a, w_t] . (X_p[a, s_t] M_p[e_a, g_t]) -------------------------------------
+
+// Channel mixes and reductions: rows of one or more tensors meet matrices that are chosen by group and, where matrices
+// differ between elements, by the element of the atom. Parts share O, atoms and runs.
+struct RowTerms {
+  Index n_terms = 0;
+  const std::int32_t* terms = nullptr;  // [n_terms, 3] target row w, source row s, group g; sorted as each slot says
+  Index n_sources = 0, n_groups = 0;
+};
+
+// Atoms order[run_first[e]] .. order[run_first[e + 1] - 1] use matrices e.
+struct RowRuns {
+  Index n_atoms = 0, n_runs = 0;
+  const Index* order = nullptr;      // [n_atoms], a permutation
+  const Index* run_first = nullptr;  // [n_runs + 1]
+};
+
+template <class Real>
+struct RowPart {
+  RowTerms rows;
+  Index n_in = 0;
+  const Real* inputs = nullptr;    // X [n_atoms, n_sources, n_in]
+  const Real* matrices = nullptr;  // M [n_runs, n_groups, n_in, n_out]
+};
+
+// out [n_atoms, n_targets, n_out]: O; terms sorted by target.
+template <class Real>
+void row_linear(const RowRuns& runs, Index n_targets, Index n_out, Index n_parts, const RowPart<Real>* parts, Real* out,
+                int n_threads);
+
+// out [n_atoms, n_sources, n_in]: X of the part, which is not read; terms sorted by source.
+template <class Real>
+void row_linear_inputs(const RowRuns& runs, Index n_targets, Index n_out, const RowPart<Real>& part,
+                       const Real* gradient, Real* out, int n_threads);
+
+// out [n_runs, n_groups, n_in, n_out]: M of the part, which is not read; terms sorted by group.
+template <class Real>
+void row_linear_matrices(const RowRuns& runs, Index n_targets, Index n_out, const RowPart<Real>& part,
+                         const Real* gradient, Real* out, int n_threads);
+
 // ---- geometry of bonds ---------------------------------------------------------------------------------------------
 
 // r = r_j - r_i + shift . H, d = sqrt(|r|^2 + 1e-10), u = r/d, x = d / rc(s_i, s_j), Y(u), dY/dr, and the radial basis

@@ -197,6 +197,8 @@ class GracePotential(nn.Module):
                 rank=rank,
                 present=present,
                 counts=tuple(counts.tolist()),
+                run_first=torch.nn.functional.pad(counts.cumsum(0), (1, 0)),
+                row_maps=kernels is ops and species.device.type == "cpu",
                 kernels=kernels,
             )
         view: BatchView = batch.cache[key]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from grace_md.torch.coupling_terms import CouplingTerms
 from grace_md.torch.grouped import grouped_matmul
 from grace_md.torch.radial import network
+from grace_md.torch.row_maps import MixRows, ReduceRows
 
 __all__ = [
     "BatchView",
@@ -51,6 +52,8 @@ class BatchView:
     rank: Tensor  # int64 [n_atoms], place of each atom in `order`
     present: Tensor  # int64 [n_present], species that occur, ascending
     counts: tuple[int, ...]  # atoms of each
+    run_first: Tensor  # int64 [n_present + 1], first of them in `order`
+    row_maps: bool  # mixes and reductions by the core (`row_maps`), which runs on CPUs; else batched matrix products
     kernels: Any  # module with bond_basis, message_basis and coupling_product: `ops` or `forms`
 
 
@@ -197,6 +200,9 @@ class ChannelMix(Stage):
         self.index("tile_right", table[1].reshape(-1))
         self.constant("scale_left", (norms[0] * q).reshape(-1, 1, 1), dtype)
         self.constant("scale_right", (norms[1] * q).reshape(-1, 1, 1), dtype)
+        pairs = [(to, *feed) for to, row in enumerate(feeds) for feed in row]
+        scales = (norms[0] * q, norms[1] * q)
+        self.rows = MixRows(tile_left.astype(np.int64), pairs, scales, same=self.same, dtype=dtype)
 
     def matrices(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """Return the matrices of left rows [n_rows, n_left, n_out], of right ones [n_rows, n_feeds n_right, n_out]."""
@@ -209,6 +215,10 @@ class ChannelMix(Stage):
 
     def forward(self, weights: Weights, t: Tensors, view: BatchView) -> None:
         """Add the mixed tensor."""
+        if view.row_maps:
+            by_left, by_right = (weights[f"fc_{self.output}_w_{side}"] for side in ("left", "right"))
+            t[self.output] = self.rows(t[self.left], t[self.right], by_left, by_right)
+            return
         left, right = self.matrices(weights)
         x = t[self.left]
         if self.same:
@@ -267,6 +277,13 @@ class FunctionReduce(Stage):
         rows = [row for target, _ in targets for row in target]
         self.in_order = rows == list(range(len(rows)))
         self.index("placement", np.argsort(rows))
+        blocks: dict[tuple[str, str], list[tuple[Sequence[int], ReducePart]]] = {}
+        for target, parts in targets:
+            for part in parts:
+                blocks.setdefault((part.tensor, part.key), []).append((target, part))
+        self.sources = [found[0][1] for found in blocks.values()]
+        lists = [[(out, p.rows, p.groups, p.n_groups) for out, p in found] for found in blocks.values()]
+        self.rows = ReduceRows(lists, len(rows))
 
     def _functions(self, k: int, t: Tensors, view: BatchView) -> Tensor:
         """Return the functions of target k, [n_atoms, n_target_rows, n_functions]; atoms sorted by species."""
@@ -288,8 +305,22 @@ class FunctionReduce(Stage):
             blocks.append(raw.permute(0, 3, 2, 1).flatten(1, 2) * part.norm)
         return torch.cat(blocks, dim=1)
 
+    def _by_rows(self, weights: Weights, t: Tensors, view: BatchView) -> Tensor:
+        """Return the reduced tensor by row maps of the core."""
+        matrices = []
+        for part in self.sources:
+            raw = weights[part.key]
+            raw = raw.index_select(0, view.present) if self.per_element else raw[None]
+            matrices.append((raw.permute(0, 3, 2, 1) * part.norm).contiguous())
+        runs = (view.order, view.run_first) if self.per_element else (None, None)
+        result: Tensor = self.rows([t[part.tensor] for part in self.sources], matrices, *runs)
+        return result
+
     def forward(self, weights: Weights, t: Tensors, view: BatchView) -> None:
         """Add the reduced tensor."""
+        if view.row_maps:
+            t[self.output] = self._by_rows(weights, t, view)
+            return
         found = []
         for k in range(len(self.parts)):
             functions, matrices = self._functions(k, t, view), self._matrices(k, weights, view)

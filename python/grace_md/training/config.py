@@ -74,6 +74,7 @@ class DataConfig(LabelSettings):
     train: Sources
     valid: Sources | None = None
     split: float | None = None
+    type_weights: dict[str, float | dict[str, float]] | None = None
     folder: str | None = None
     workers: int = 0
     check: Literal["error", "warn", "off"] = "error"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from grace_md.strict import ConfigError
 from grace_md.training.config import DataConfig, RunConfig, Sources, source_list
 from grace_md.training.data import BatchLoader, BatchSampler, ShardSet, Source, convert
 from grace_md.training.labels import label_keys_of
+from grace_md.training.loss import PARTS
 
 if TYPE_CHECKING:
     from grace_md.torch.batch import AtomsBatch
@@ -37,12 +40,14 @@ class Part:
     shards : the set
     rows : which of its structures
     references : [n_sources, n_elements] eV, subtracted from the energies of each source
+    type_weights : [n_config_types, 3], multiply the weights of energies, forces and stresses; None: all one
     """
 
     name: str
     shards: ShardSet
     rows: Indices
     references: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
+    type_weights: Tensor | None = None
 
     def set_references(self, energies: NDArray[np.float64], other_sources: int = 0) -> None:
         """Give all sources the reference energies [n_elements]; the last `other_sources` keep what they have."""
@@ -56,10 +61,16 @@ class Part:
         """Return structures as a batch, energies without those of the references."""
         indices = np.asarray(indices, dtype=np.int64)
         batch, labels = self.shards.batch(indices)
-        source = torch.from_numpy(self._source_of[np.where(indices < 0, -1 - indices, indices)].astype(np.int64))
+        rows = np.where(indices < 0, -1 - indices, indices)
+        source = torch.from_numpy(self._source_of[rows].astype(np.int64))
         of_atom = self.references[source[batch.structure], batch.species]
         offset = torch.zeros_like(labels.energy).index_add_(0, batch.structure, of_atom)
         labels.energy = labels.energy - offset
+        if self.type_weights is not None:
+            factors = self.type_weights[torch.from_numpy(self.shards.config_type_of[rows].astype(np.int64))]
+            labels.energy_weight = labels.energy_weight * factors[:, 0]
+            labels.force_weight = labels.force_weight * factors[batch.structure, 1]
+            labels.stress_weight = labels.stress_weight * factors[:, 2]
         return batch, labels
 
     @property
@@ -129,6 +140,37 @@ def _sources(sources: Sources | None, data: DataConfig) -> list[Source]:
     ]
 
 
+def type_weights(settings: Mapping[str, float | Mapping[str, float]] | None, types: Sequence[str]) -> Tensor | None:
+    """Return the factors [n_types, 3] of energies, forces and stresses; a later pattern wins over an earlier one.
+
+    Parameters
+    ----------
+    settings : pattern of a configuration type (``md_*``) -> one factor, or one each for some of energy, forces, stress
+    types : the configuration types of the data
+
+    Raises
+    ------
+    ConfigError
+        For a pattern that fits no type, a label without that name, and a factor that is negative or not finite.
+    """
+    if not settings:
+        return None
+    factors = torch.ones(len(types), len(PARTS), dtype=torch.float64)
+    for pattern, value in settings.items():
+        chosen = [n for n, name in enumerate(types) if fnmatch.fnmatchcase(name, pattern)]
+        if not chosen:
+            raise ConfigError(
+                f"`data.type_weights`: {pattern!r} fits none of the configuration types {', '.join(types)}."
+            )
+        for part, factor in (value if isinstance(value, Mapping) else dict.fromkeys(PARTS, value)).items():
+            if part not in PARTS:
+                raise ConfigError(f"`data.type_weights.{pattern}` has `{part}`; use {', '.join(PARTS)}.")
+            if not 0.0 <= factor < math.inf:
+                raise ConfigError(f"`data.type_weights.{pattern}` = {factor:g} must be a number of zero or more.")
+            factors[chosen, PARTS.index(part)] = factor
+    return factors
+
+
 def open_data(config: RunConfig, elements: Sequence[str], cutoffs: NDArray[np.float64], folder: Path) -> RunData:
     """Convert the files of a run into shards below `folder` (or open what is there) and choose the structures.
 
@@ -165,6 +207,7 @@ def open_data(config: RunConfig, elements: Sequence[str], cutoffs: NDArray[np.fl
         replay_valid = shards(replay.valid, "replay_valid")
         if replay_valid is not None:
             result.replay_valid = Part("replay", replay_valid, np.arange(len(replay_valid)))
+    result.train.type_weights = type_weights(data.type_weights, result.train.shards.config_types)
     return result
 
 
