@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.data import covalent_radii
 
 from evaluator_tools import SYMBOLS, TINY, tiny
 from grace_md import GraceModel
-from grace_md.analysis.dataset_features import GraceFeatures
+from grace_md._core import SnapKernel
+from grace_md.analysis.dataset_features import SNAP_CUTOFF, GraceFeatures, SnapFeatures
 from grace_md.reference import build_stages, find_bonds, pair_cutoffs, reference_gradients
 from grace_md.reference_stages import FunctionReduce
 from grace_md.training.data.labels import LabelKeys, Record, extract
@@ -92,3 +94,21 @@ def test_elements_that_a_model_lacks() -> None:
     assert not features.knows(np.array([42, 41]))  # niobium was not asked for
     with pytest.raises(ValueError, match="knows none of the elements Xe"):
         GraceFeatures(GraceModel(tiny("tiny_1l")), ["Xe"])
+
+
+def test_bispectrum_features_of_a_batch_are_those_of_each_structure() -> None:
+    molecule = Atoms("H2O", positions=[[0, 0, 0], [0.9, 0, 0], [-0.3, 0.9, 0]])
+    atoms = structure("tiny_1l")
+    features = SnapFeatures(threads=1)
+    assert features.n_features == 55
+    both = features.rows([record(molecule), record(atoms)])
+    assert both.shape == (12, 55)
+    assert np.isfinite(both).all()
+    kernel = SnapKernel()
+    alone = kernel.descriptors(
+        atoms.positions, atoms.cell.array[None], atoms.pbc[None], np.array([0, 9]),
+        SNAP_CUTOFF * covalent_radii[atoms.numbers], pair_rule=False, n_threads=1,
+    )  # fmt: skip
+    assert_close(both[3:], alone, 0.0)
+    assert np.ptp(alone, axis=0).max() > 1.0
+    assert not len(features.rows([]))

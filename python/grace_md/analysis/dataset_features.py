@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
@@ -215,28 +214,27 @@ class SnapFeatures:
     """
 
     def __init__(self, threads: int = 0) -> None:
-        try:
-            from grace_md.smax import snap_descriptors  # noqa: PLC0415
-        except ImportError:
-            raise RuntimeError(
-                "this build has no bispectrum kernel; rebuild it, or give a model (`--model`)."
-            ) from None
-        self._descriptors = snap_descriptors
-        self.name = "bispectrum (twojmax 8)"
-        self.n_features = 55
+        from grace_md._core import SnapKernel  # noqa: PLC0415
+
+        self._kernel = SnapKernel()
+        self.name = "bispectrum components (twojmax 8)"
+        self.n_features = int(self._kernel.n_features)
         self._threads = threads
 
     def knows(self, numbers: NDArray[np.int64]) -> bool:
-        """Return whether every element has a covalent radius."""
-        return bool((covalent_radii[numbers] > 0.0).all())
+        """Return whether all are elements."""
+        return bool((numbers < len(covalent_radii)).all())
 
     def rows(self, records: Sequence[Record]) -> Floats:
         """Return the features, float64 [atoms of all structures, 55]."""
-        found = [
-            self._descriptors(
-                Atoms(record.numbers, positions=record.positions, cell=record.cell, pbc=record.pbc),
-                SNAP_CUTOFF * covalent_radii[record.numbers],
-            )
-            for record in records
-        ]
-        return np.concatenate(found) if found else np.zeros((0, self.n_features))
+        if not records:
+            return np.zeros((0, self.n_features))
+        return self._kernel.descriptors(
+            np.concatenate([record.positions for record in records]),
+            np.array([record.cell for record in records]),
+            np.array([record.pbc for record in records]),
+            np.cumsum([0, *[len(record.numbers) for record in records]], dtype=np.int64),
+            SNAP_CUTOFF * covalent_radii[np.concatenate([record.numbers for record in records])],
+            pair_rule=False,
+            n_threads=self._threads,
+        )

@@ -118,7 +118,7 @@ def _features(kind: str, args: argparse.Namespace, statistics: Sequence[SetStati
     from grace_md.commands._files import find_model  # noqa: PLC0415
 
     if kind == "snap":
-        return SnapFeatures()
+        return SnapFeatures(args.threads)
     elements = sorted({element for found in statistics for element in found.elements})
     return GraceFeatures(find_model(args.model), elements, args.threads, args.device)
 
