@@ -37,6 +37,18 @@ def test_streamed_axes_are_those_of_a_decomposition_of_all_rows(rows: np.ndarray
     assert (axes.axes[largest, np.arange(5)] > 0.0).all()
 
 
+def test_scaled_axes_do_not_depend_on_units(rows: np.ndarray) -> None:
+    units = np.geomspace(1e-3, 1e4, 12)
+    plain, other = (principal_axes(Statistics.of([x], 12), 4, scaled=True) for x in (rows, rows * units))
+    correlation = np.corrcoef(rows.T)
+    assert_close(plain.variance, np.linalg.eigvalsh(correlation)[::-1][:4], 0.0, STREAMED)
+    assert plain.total == pytest.approx(12.0)
+    signs = np.sign(np.sum(plain.project(rows) * other.project(rows * units), axis=0))
+    assert_close(other.project(rows * units) * signs, plain.project(rows), STREAMED)
+    constant = np.concatenate([rows, np.full((700, 1), 3.0)], axis=1)
+    assert np.isfinite(principal_axes(Statistics.of([constant], 13), 4, scaled=True).axes).all()
+
+
 def test_components_that_are_rounding_are_left_out(rows: np.ndarray) -> None:
     doubled = np.concatenate([rows, rows], axis=1)
     assert len(principal_axes(Statistics.of([doubled], 24), 24).variance) == 12

@@ -176,7 +176,8 @@ def measure_coverage(
                 f"no sampled structure of {one.name} consists of elements that the features ({features.name}) know; "
                 "give another model, or leave the set out."
             )
-    axes = principal_axes(pooled, min(settings.components, max(1, min(fitted_atoms) // ATOMS_PER_COMPONENT)))
+    most = min(settings.components, max(1, min(fitted_atoms) // ATOMS_PER_COMPONENT))
+    axes = principal_axes(pooled, most, scaled=features.scaled)
     n_components = len(axes.variance)
     if n_components < LEAST_COMPONENTS:
         raise ValueError(

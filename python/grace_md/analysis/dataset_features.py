@@ -40,6 +40,7 @@ class Features(Protocol):
 
     name: str
     n_features: int
+    scaled: bool  # whether principal axes are those of features over their standard deviations
 
     def knows(self, numbers: NDArray[np.int64]) -> bool:
         """Return whether the features of a structure with these atomic numbers are defined."""
@@ -124,6 +125,7 @@ class GraceFeatures:
         if not known:
             raise ValueError(f"{model.name} knows none of the elements {' '.join(elements)}; choose another model.")
         self.name = Path(model.name).name
+        self.scaled = False  # as in the paper: a model learns the scale of what it reads
         self._blocks = _blocks(model.arrays)
         self.blocks = [(block.tensor, len(block.source), block.n_channels) for block in self._blocks]
         self.n_features = sum(couplings * channels for _, couplings, channels in self.blocks)
@@ -217,7 +219,8 @@ class SnapFeatures:
         from grace_md._core import SnapKernel  # noqa: PLC0415
 
         self._kernel = SnapKernel()
-        self.name = "bispectrum components (twojmax 8)"
+        self.name = "bispectrum components (twojmax 8) over their standard deviations"
+        self.scaled = True  # they differ by five orders of magnitude, for no physical reason
         self.n_features = int(self._kernel.n_features)
         self._threads = threads
 
@@ -229,7 +232,7 @@ class SnapFeatures:
         """Return the features, float64 [atoms of all structures, 55]."""
         if not records:
             return np.zeros((0, self.n_features))
-        return self._kernel.descriptors(
+        rows: Floats = self._kernel.descriptors(
             np.concatenate([record.positions for record in records]),
             np.array([record.cell for record in records]),
             np.array([record.pbc for record in records]),
@@ -238,3 +241,4 @@ class SnapFeatures:
             pair_rule=False,
             n_threads=self._threads,
         )
+        return rows

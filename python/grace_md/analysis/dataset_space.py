@@ -37,7 +37,7 @@ class PrincipalAxes:
 
     Attributes
     ----------
-    mean : [m]; axes : [m, k], orthonormal columns; variance : [k], descending
+    mean : [m]; axes : [m, k], orthonormal columns unless scaled; variance : [k], descending
     total : sum of all variances
     """
 
@@ -64,14 +64,22 @@ def floor_of(axes: PrincipalAxes) -> Floats:
     return FLOOR * axes.variance
 
 
-def principal_axes(statistics: Statistics, n_components: int) -> PrincipalAxes:
+def principal_axes(statistics: Statistics, n_components: int, *, scaled: bool = False) -> PrincipalAxes:
     """Diagonalise the covariance and keep up to `n_components` components that are more than rounding.
 
     The sign of an axis is such that its largest entry is positive.
 
+    Parameters
+    ----------
+    scaled : divide each feature by its standard deviation first (diagonalise the correlation matrix); the axes then
+        include that factor and are not normalised
+
     Raises ValueError where nothing varies.
     """
-    values, vectors = np.linalg.eigh(statistics.covariance())
+    covariance = statistics.covariance()
+    deviation = np.sqrt(np.diagonal(covariance)) if scaled else np.ones(len(covariance))
+    factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0.0)
+    values, vectors = np.linalg.eigh(covariance * np.outer(factor, factor) if scaled else covariance)
     values, vectors = values[::-1], vectors[:, ::-1]
     kept = min(n_components, int(np.count_nonzero(values > NEGLIGIBLE * values[0])))
     if not (values[0] > 0.0 and kept):
@@ -79,7 +87,9 @@ def principal_axes(statistics: Statistics, n_components: int) -> PrincipalAxes:
     axes = vectors[:, :kept]
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(kept)])
     total = float(np.clip(values, 0.0, None).sum())
-    return PrincipalAxes(statistics.mean.copy(), np.ascontiguousarray(axes * signs), values[:kept].copy(), total)
+    return PrincipalAxes(
+        statistics.mean.copy(), np.ascontiguousarray(factor[:, None] * axes * signs), values[:kept].copy(), total
+    )
 
 
 class Reservoir:
