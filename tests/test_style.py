@@ -19,7 +19,7 @@ FOLDERS = ("csrc", "python", "lammps_plugin", "tests", "benchmarks", "examples",
 LARGE: dict[str, str] = {}
 
 ISA_LEVELS = ("baseline", "v3", "v4")
-KERNEL_UNITS = ("evaluator_cpu/kernels.cpp", "operators/kernels.cpp")
+KERNEL_UNITS = ("evaluator_cpu/kernels.cpp", "operators/kernels.cpp", "snap/kernels.cpp")
 
 
 def code_files() -> list[Path]:

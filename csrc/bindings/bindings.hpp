@@ -9,3 +9,4 @@ void bind_evaluator(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
 void bind_operators(pybind11::module_& m);
 void bind_row_linear(pybind11::module_& m);
+void bind_snap(pybind11::module_& m);

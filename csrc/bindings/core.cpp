@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, m) {
   bind_device(m);
   bind_operators(m);
   bind_row_linear(m);
+  bind_snap(m);
 }

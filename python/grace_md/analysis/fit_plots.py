@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +10,11 @@ from typing import Any
 import numpy as np
 
 from grace_md.analysis.fit_errors import QUANTITIES, FitErrors, cross_cells, table_cells
-from grace_md.analysis.plots import require_matplotlib
+from grace_md.analysis.html_page import picture, table, write_page
+from grace_md.analysis.plots import STYLE, require_matplotlib
 
 __all__ = ["plot_errors_by", "plot_learning_curve", "plot_parity", "write_html"]
 
-_STYLE = {
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10,
-    "axes.titleweight": "bold", "axes.titlelocation": "left", "legend.frameon": False, "savefig.dpi": 160,
-    "savefig.bbox": "tight",
-}  # fmt: skip
 _BLUE, _RED = "#1f4e8c", "#c0392b"
 _MOST_BARS = 40
 _AXES = {"energy": ("energy", "eV/atom", 1.0), "forces": ("force component", "eV/A", 1.0),
@@ -29,7 +24,7 @@ _AXES = {"energy": ("energy", "eV/atom", 1.0), "forces": ("force component", "eV
 def plot_parity(path: Path, errors: FitErrors) -> None:
     """Predictions against labels in the upper row, distributions of errors below."""
     plt = require_matplotlib()
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 3, figsize=(10.5, 6.4), layout="constrained")
         for column, (quantity, (name, unit, factor)) in enumerate(_AXES.items()):
             above, below = axes[:, column]
@@ -63,7 +58,7 @@ def plot_errors_by(path: Path, table: dict[str, Any]) -> None:
     """Mean absolute errors of forces and energies by element and by configuration type, as bars."""
     plt = require_matplotlib()
     sorts = [("element", table["element"]), ("type", table["config_type"])]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         rows = max(min(len(found), _MOST_BARS) for _, found in sorts)
         figure, axes = plt.subplots(1, 4, figsize=(12, 1.2 + 0.2 * rows), layout="constrained")
         for axis, (title, found), quantity in zip(
@@ -84,7 +79,7 @@ def plot_learning_curve(path: Path, records: Sequence[dict[str, Any]], name: str
     plt = require_matplotlib()
     epochs = [r for r in records if "epoch" in r]
     valid = [r for r in epochs if r.get("valid_loss") is not None]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
         left.plot([r["epoch"] for r in epochs], [r["train_loss"] for r in epochs], color=_BLUE, label="training")
         left.plot(
@@ -109,13 +104,6 @@ def plot_learning_curve(path: Path, records: Sequence[dict[str, Any]], name: str
         plt.close(figure)
 
 
-def _table(cells: Sequence[Sequence[str]]) -> str:
-    head, *body = cells
-    rows = ["<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in head) + "</tr>"]
-    rows += ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
-    return "<table>" + "".join(rows) + "</table>"
-
-
 def write_html(path: Path, tables: Sequence[dict[str, Any]], pictures: dict[str, list[Path]]) -> None:
     """Write one page that needs no other file.
 
@@ -126,27 +114,17 @@ def write_html(path: Path, tables: Sequence[dict[str, Any]], pictures: dict[str,
     """
 
     def images(section: str) -> str:
-        return "".join(
-            f'<img alt="" src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}">'
-            for p in pictures.get(section, [])
-        )
+        return "".join(picture(p, section) for p in pictures.get(section, []))
 
-    parts = ["<h1>Errors of fits</h1>", _table(cross_cells(tables))]
-    sections = [f"{table['model']} on {table['data']}" for table in tables]
+    parts = [table(cross_cells(tables))]
+    sections = [f"{one['model']} on {one['data']}" for one in tables]
     parts += [f"<h2>{html.escape(name)}</h2>{images(name)}" for name in pictures if name not in sections]
-    for section, table in zip(sections, tables, strict=True):
+    for section, found in zip(sections, tables, strict=True):
         parts.append(f"<h2>{html.escape(section)}</h2><p>MAE / RMSE</p>{images(section)}")
-        for title, rows in (("group", table["group"]), ("type", table["config_type"]), ("element", table["element"])):
-            parts.append(_table(table_cells({**rows, "all": table["all"]}, title)))
+        for title, rows in (("group", found["group"]), ("type", found["config_type"]), ("element", found["element"])):
+            parts.append(table(table_cells({**rows, "all": found["all"]}, title)))
         for quantity, (unit, _) in QUANTITIES.items():
-            rows_worst = [[f"{row['error']:.3g}", row["where"]] for row in table["worst"][quantity]]
+            rows_worst = [[f"{row['error']:.3g}", row["where"]] for row in found["worst"][quantity]]
             if rows_worst:
-                parts.append(_table([[f"largest {quantity} error ({unit})", "structure"], *rows_worst]))
-    style = (
-        "body{font:14px sans-serif;max-width:1100px;margin:2em auto;color:#222}img{max-width:100%}"
-        "table{border-collapse:collapse;margin:1em 0}"
-        "td,th{padding:2px 12px;text-align:right;border-bottom:1px solid #ddd}"
-        "td:first-child,th:first-child{text-align:left}"
-    )
-    page = f'<!doctype html><meta charset="utf-8"><title>Errors of fits</title><style>{style}</style>{"".join(parts)}\n'
-    path.write_text(page, encoding="utf-8")
+                parts.append(table([[f"largest {quantity} error ({unit})", "structure"], *rows_worst]))
+    write_page(path, "Errors of fits", parts)

@@ -16,6 +16,7 @@ from grace_md.analysis.rdf import PartialRdf
 from grace_md.analysis.render import element_colors, element_radii, render_atoms
 
 __all__ = [
+    "STYLE",
     "plot_bonds",
     "plot_clusters",
     "plot_communities",
@@ -25,7 +26,7 @@ __all__ = [
     "require_matplotlib",
 ]
 
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -69,7 +70,7 @@ def plot_thermo(path: Path, thermo: Mapping[str, NDArray[np.float64]], n_atoms: 
         ("density (g/cm³)", thermo["Density"], None),
         ("potential energy (eV/atom)", thermo["PotEng"] / n_atoms, None),
     ]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(8.6, 5.4), sharex=True, layout="constrained")
         for axis, (label, values, target) in zip(axes.flat, panels, strict=True):
             axis.plot(time, values, color=_ACTUAL, lw=0.7, label="actual")
@@ -113,7 +114,7 @@ def plot_rdfs(
         return
     columns = min(4, len(pairs))
     rows = -(-len(pairs) // columns)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             rows, columns, figsize=(2.5 * columns, 1.9 * rows + 0.5), sharex=True, squeeze=False, layout="constrained"
         )
@@ -146,7 +147,7 @@ def plot_snapshots(path: Path, snapshots: Sequence[tuple[str, Atoms]], elements:
     plt = require_matplotlib()
     colors = element_colors(elements)
     longest = max(float(atoms.cell.lengths().max()) for _, atoms in snapshots)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         columns = -(-len(elements) // 16)
         figure, axes = plt.subplots(
             1, len(snapshots), figsize=(4.6 * len(snapshots) + 0.45 * columns, 4.9), squeeze=False, layout="constrained"
@@ -165,7 +166,7 @@ def plot_communities(path: Path, atoms: Atoms, groups: Sequence[Sequence[str]]) 
     """Atoms of each of the given groups of elements, one panel per group; all other atoms are left out."""
     plt = require_matplotlib()
     symbols = np.array(atoms.get_chemical_symbols())
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             1, len(groups), figsize=(3.9 * len(groups), 4.4), squeeze=False, layout="constrained"
         )
@@ -191,7 +192,7 @@ def plot_clusters(
     rgb[~inside] = 0.87
     radii = np.where(inside, element_radii(atoms), 0.3 * element_radii(atoms))
     names, atoms_in, counts = cluster_histogram([len(cluster) for cluster in clusters])
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(
             1, 2, figsize=(9.2, 4.6), layout="constrained", gridspec_kw={"width_ratios": [1.25, 1.0]}
         )
@@ -232,7 +233,7 @@ def plot_bonds(path: Path, bonds: BondCounts, labels: NDArray[np.int64]) -> None
     matrix = bonds.enrichment()[np.ix_(order, order)]
     names = [bonds.elements[k] for k in order]
     n = len(names)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         side = min(14.0, 2.2 + 0.42 * n)
         figure, axis = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
         with np.errstate(divide="ignore"):

@@ -1,4 +1,7 @@
-"""`grace-md report fit`: errors of models on labelled structures, as text, JSON, pictures and one HTML page."""
+"""`grace-md report`: `fit`, errors of models on labelled structures, and `data` (`report_data`), data sets compared.
+
+Both write text, JSON, pictures and one HTML page.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from grace_md.commands import report_data
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,10 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fit.add_argument("--precision", choices=["auto", "fp64", "mixed", "fp32"], default="auto")
     fit.add_argument("--force", action="store_true", help="overwrite an earlier report")
     fit.epilog = "Every model is evaluated on every set. Errors are means over structures and atoms, without weights."
+    report_data.add_arguments(kinds.add_parser("data", help="labels, elements, geometry and coverage of data sets"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and write report.txt, report.json, report.html and pictures."""
+    if args.kind == "data":
+        return report_data.run(args)
     from grace_md.analysis.fit_errors import cross_table, error_tables, text_report  # noqa: PLC0415
     from grace_md.commands._files import check_output, write_summary  # noqa: PLC0415
 

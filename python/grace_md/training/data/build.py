@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from grace_md._core import build_neighbors
 from grace_md.training.data.labels import Record
 
-__all__ = ["Arrays", "Cutoffs", "build_arrays", "geometry_hash", "text_hash"]
+__all__ = ["Arrays", "Cutoffs", "build_arrays", "geometry_hash", "neighbor_arrays", "text_hash"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -109,8 +109,12 @@ def _minimum_per_row(values: NDArray[np.float64], first: NDArray[np.int64]) -> N
     return found
 
 
-def _neighbors(records: Sequence[Record], cutoffs: Cutoffs) -> Iterator[Arrays]:
-    """Yield the lists of some structures at a time."""
+def neighbor_arrays(records: Sequence[Record], cutoffs: Cutoffs) -> Iterator[Arrays]:
+    """Yield the lists of some structures at a time, with the closest distance and contact of each structure.
+
+    Arrays of each piece as in `build_arrays`: n_neighbors, neighbor, shift, n_bonds, closest, contact, n_isolated. The
+    atomic numbers must be among those of `cutoffs`.
+    """
     index, matrix = cutoffs.index, cutoffs.matrix
     waiting = iter(records)
     while some := list(islice(waiting, STRUCTURES_PER_LIST)):
@@ -180,7 +184,7 @@ def build_arrays(records: Iterable[Record], cutoffs: Cutoffs) -> tuple[Arrays, l
     """
     records = list(records)
     _refuse_unknown(records, cutoffs)
-    lists = list(_neighbors(records, cutoffs))
+    lists = list(neighbor_arrays(records, cutoffs))
     joined = {key: np.concatenate([part[key] for part in lists]) for key in lists[0]}
     largest = max(len(r.numbers) for r in records)
     joined["neighbor"] = _smallest(joined["neighbor"], largest)

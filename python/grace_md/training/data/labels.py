@@ -218,13 +218,14 @@ def _resolve_one(label: str, key: str | None, frames: Sequence[Frame], present: 
     return distinct[0] if distinct else None
 
 
-def resolve_keys(keys: LabelKeys, frames: Sequence[Frame], source: str) -> LabelKeys:
+def resolve_keys(keys: LabelKeys, frames: Sequence[Frame], source: str, *, needs_labels: bool = True) -> LabelKeys:
     """Replace ``"auto"`` by the keys that a sample of the structures of one source has, or by None.
 
     Raises
     ------
     LabelError
-        A named key that no structure has; two candidates with different values; both a stress and a virial; no label.
+        A named key that no structure has; two candidates with different values; both a stress and a virial; no label
+        at all, unless `needs_labels` is false.
     """
     present = {key for frame in frames for key in frame.values}
     chosen: dict[str, Any] = {
@@ -239,7 +240,7 @@ def resolve_keys(keys: LabelKeys, frames: Sequence[Frame], source: str) -> Label
         if AUTO not in (keys.stress, keys.virial):
             raise LabelError("`stress_key` and `virial_key` name the same label twice; set one of them to 'none'.")
         chosen["virial" if keys.virial == AUTO else "stress"] = None
-    if not any(chosen.values()):
+    if needs_labels and not any(chosen.values()):
         listed = ", ".join(sorted(present)) or "none"
         raise LabelError(
             f"{source} has neither energies nor forces nor stresses among its keys ({listed}); name them with "

@@ -1,0 +1,97 @@
+#include "grace/snap/pairs.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "grace/error.hpp"
+#include "grace/math/geometry.hpp"
+#include "grace/neighbors_checks.hpp"
+
+namespace grace::snap {
+namespace {
+
+constexpr double least_distance = 1e-6;  // A; closer atoms have no direction to each other
+constexpr double margin = 1e-9;          // of bounds in units of cells: images just outside are only looked at
+
+// A structure with its atoms wrapped into the cell.
+struct Wrapped {
+  double cell[9];
+  double heights[3];
+  const bool* periodic;
+  std::vector<double> positions, fractional;  // [n_atoms, 3]
+};
+
+Wrapped wrap(const StructureBatch& batch, int s, double cutoff) {
+  Wrapped out;
+  double inverse[9];
+  complete_frame(batch, s, cutoff, inverse, out.heights);
+  out.periodic = batch.periodic + 3 * std::int64_t{s};
+  math::complete_cell(batch.cells + 9 * std::int64_t{s}, out.periodic, out.cell);
+  const std::int64_t begin = batch.first_atom[s], n_atoms = batch.first_atom[s + 1] - begin;
+  out.positions.resize(static_cast<std::size_t>(3 * n_atoms));
+  out.fractional.resize(static_cast<std::size_t>(3 * n_atoms));
+  for (std::int64_t i = 0; i < n_atoms; ++i) {
+    const double* r = batch.positions + 3 * (begin + i);
+    check_atom(batch, s, i, r, 0, 1);
+    int images[3];
+    const int direction = math::wrap_into_cell(r, out.cell, inverse, out.periodic, images, &out.positions[3 * i],
+                                               &out.fractional[3 * i]);
+    if (direction >= 0) report_far_outside(batch, s, i, direction, out.fractional[3 * i + direction]);
+  }
+  return out;
+}
+
+[[noreturn]] void report_overlap(const StructureBatch& batch, int s, std::int64_t i, std::int64_t j, double r) {
+  std::string where = batch.n_structures > 1 ? " of structure " + std::to_string(s) : std::string();
+  require(false, "`positions` of atoms ", i, " and ", j, where, " coincide (distance ", r,
+          " A, images included); move one of them or use a larger cell");
+  throw Error("unreachable");
+}
+
+// Range of images n of direction k in which |difference + n| heights[k] can be within the cutoff.
+void image_range(const Wrapped& w, int k, double difference, double cutoff, int& low, int& high) {
+  low = high = 0;
+  if (!w.periodic[k]) return;
+  const double reach = cutoff / w.heights[k] + margin;
+  low = static_cast<int>(std::ceil(-reach - difference));
+  high = static_cast<int>(std::floor(reach - difference));
+}
+
+}  // namespace
+
+void find_pairs(const StructureBatch& batch, int s, const double* cutoffs, CutoffRule rule, PairRows& out) {
+  const std::int64_t begin = batch.first_atom[s], n_atoms = batch.first_atom[s + 1] - begin;
+  out.first.assign(1, 0);
+  out.pairs.clear();
+  if (n_atoms == 0) return;
+  const Wrapped w = wrap(batch, s, *std::max_element(cutoffs + begin, cutoffs + begin + n_atoms));
+  for (std::int64_t i = 0; i < n_atoms; ++i) {
+    for (std::int64_t j = 0; j < n_atoms; ++j) {
+      const double own = cutoffs[begin + i];
+      const double cutoff = rule == CutoffRule::centre ? own : 0.5 * (own + cutoffs[begin + j]);
+      const double limit = cutoff * cutoff;
+      int low[3], high[3];
+      for (int k = 0; k < 3; ++k)
+        image_range(w, k, w.fractional[3 * j + k] - w.fractional[3 * i + k], cutoff, low[k], high[k]);
+      for (int a = low[0]; a <= high[0]; ++a)
+        for (int b = low[1]; b <= high[1]; ++b)
+          for (int c = low[2]; c <= high[2]; ++c) {
+            double offset[3], r[3];
+            math::image_offset(a, b, c, w.cell, offset);
+            math::pair_vector(&w.positions[3 * i], &w.positions[3 * j], offset, r);
+            const double square = math::dot3(r, r);
+            if (!(square < limit) || (i == j && a == 0 && b == 0 && c == 0)) continue;
+            const double length = std::sqrt(square);
+            if (length < least_distance) report_overlap(batch, s, i, j, length);
+            out.pairs.push_back({{r[0] / length, r[1] / length, r[2] / length},
+                                 length,
+                                 cutoff,
+                                 static_cast<std::int32_t>(begin + j)});
+          }
+    }
+    out.first.push_back(static_cast<std::int64_t>(out.pairs.size()));
+  }
+}
+
+}  // namespace grace::snap
