@@ -1,4 +1,3 @@
-
 """Nine elements, twenty atoms of each, with the starter model: the Mendeleev protocol from Python, in minutes."""
 
 from pathlib import Path

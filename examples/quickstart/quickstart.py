@@ -1,4 +1,3 @@
-
 """The quickstart from Python: the same functions that `grace-md quickstart` calls, at a size of your choice."""
 
 from pathlib import Path
