@@ -92,16 +92,15 @@ def search(
     sampler = Sampler(settings)
     candidates = [sampler.draw(int(index)) for index in indices]
     batch = Batch.of(candidates)
-    cores = CoreProblem(batch)
-    rows = maximise(cores, cores.rows(), settings.optimiser, settings.optimiser.core_iterations).rows
-    batch = batch.at(rows, batch.cells)
+    batch = _relax_cores(batch, settings)
     evaluations = np.zeros(len(batch), dtype=np.int64)
     if snapshot is not None:
         problem = EntropyProblem(
             batch, descriptor, snapshot, settings.objective.core_strength, settings.optimiser.relax_cell
         )
         maximum = maximise(problem, problem.rows(), settings.optimiser, settings.optimiser.max_iterations)
-        batch, evaluations = problem.place(maximum.rows), maximum.evaluations
+        # What Phi still pushes together is small; the features hardly notice, and they are computed again.
+        batch, evaluations = _relax_cores(problem.place(maximum.rows), settings), maximum.evaluations
     finished = [_stored(c, batch, s, settings) for s, c in enumerate(candidates)]
     return _examine(finished, descriptor, snapshot, settings, evaluations + 1)
 
@@ -111,6 +110,17 @@ def _descriptor(settings: SmaxConfig) -> Descriptor:
 
     made: Descriptor = make_descriptor(settings.descriptor)
     return made
+
+
+def _relax_cores(batch: Batch, settings: SmaxConfig) -> Batch:
+    """Move overlapping cores apart, and nothing else."""
+    optimiser = replace(
+        settings.optimiser,
+        gradient_tolerance=settings.optimiser.core_gradient_tolerance,
+        objective_tolerance=settings.optimiser.core_objective_tolerance,
+    )
+    problem = CoreProblem(batch)
+    return batch.at(maximise(problem, problem.rows(), optimiser, optimiser.core_iterations).rows, batch.cells)
 
 
 def _stored(candidate: Candidate, batch: Batch, s: int, settings: SmaxConfig) -> Candidate:
