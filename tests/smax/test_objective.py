@@ -8,7 +8,7 @@ import pytest
 from entropy_tools import ToyDescriptor, small_config
 from grace_md.smax.candidate import Batch
 from grace_md.smax.config import SmaxConfig
-from grace_md.smax.objective import CoreProblem, EntropyProblem, core_overlap, smallest_distance_ratio
+from grace_md.smax.objective import CellLimits, CoreProblem, EntropyProblem, core_overlap, smallest_distance_ratio
 from grace_md.smax.sampling import Sampler
 from grace_md.smax.statistics import EntropyState, Snapshot
 from tolerances import CORE_RELATIVE, ENTROPY_DIFFERENCE, ENTROPY_STEP, assert_close
@@ -17,6 +17,12 @@ from tolerances import CORE_RELATIVE, ENTROPY_DIFFERENCE, ENTROPY_STEP, assert_c
 def drawn(config: SmaxConfig, first: int, last: int) -> Batch:
     sampler = Sampler(config)
     return Batch.of([sampler.draw(k) for k in range(first, last)])
+
+
+def limits(batch: Batch) -> CellLimits:
+    """Limits of volumes only."""
+    volumes = np.abs(np.linalg.det(batch.cells))
+    return CellLimits(0.5 * volumes, 2.0 * volumes, 0.1, 100.0)
 
 
 def snapshot_of_random(config: SmaxConfig) -> Snapshot:
@@ -37,7 +43,9 @@ def test_gradient_equals_central_differences(relax_cell: bool, cutoff_scale: flo
     config = small_config(statistics={"mode": "mixed"}, radii={"cutoff_factor": 4.0 * cutoff_scale})
     batch = drawn(config, 100, 108)
     assert core_overlap(batch).energy.max() > 0.0
-    problem = EntropyProblem(batch, ToyDescriptor(), snapshot_of_random(config), 50.0, relax_cell)
+    problem = EntropyProblem(
+        batch, ToyDescriptor(), snapshot_of_random(config), 50.0, limits(batch) if relax_cell else None
+    )
     rng = np.random.default_rng(7)
     rows = problem.rows() + 0.1 * rng.normal(size=problem.rows().shape)
     _, gradient = problem.evaluate(rows)
@@ -55,7 +63,7 @@ def test_selected_candidates_have_the_same_values() -> None:
     config = small_config()
     snapshot = snapshot_of_random(config)
     batch = drawn(config, 100, 108)
-    problem = EntropyProblem(batch, ToyDescriptor(), snapshot, 50.0, True)
+    problem = EntropyProblem(batch, ToyDescriptor(), snapshot, 50.0, limits(batch))
     rows = problem.rows() + 0.05
     values, gradient = problem.evaluate(rows)
     kept = np.array([True, False, True, True, False, False, True, True])
@@ -74,8 +82,8 @@ def test_candidates_without_finite_features_are_marked_and_harm_no_other() -> No
 
     config = small_config()
     batch, snapshot = drawn(config, 100, 104), snapshot_of_random(config)
-    good, good_gradient = EntropyProblem(batch, ToyDescriptor(), snapshot, 50.0, False).evaluate(batch.positions)
-    value, gradient = EntropyProblem(batch, Broken(), snapshot, 50.0, False).evaluate(batch.positions)
+    good, good_gradient = EntropyProblem(batch, ToyDescriptor(), snapshot, 50.0).evaluate(batch.positions)
+    value, gradient = EntropyProblem(batch, Broken(), snapshot, 50.0).evaluate(batch.positions)
     assert value[1] == -np.inf
     assert not gradient[batch.owner == 1].any()
     others = np.arange(4) != 1
@@ -141,3 +149,17 @@ def test_atoms_in_one_place_do_not_break_it() -> None:
     assert np.all(np.isfinite(found.gradient))
     assert found.energy[0] >= 1.0
     assert smallest_distance_ratio(batch)[0] < 1e-6
+
+
+def test_cells_beyond_their_limits_have_no_value() -> None:
+    config = small_config()
+    batch, snapshot = drawn(config, 100, 104), snapshot_of_random(config)
+    problem = EntropyProblem(batch, ToyDescriptor(), snapshot, 50.0, limits(batch))
+    rows = problem.rows()
+    usual, _ = problem.evaluate(rows)
+    swollen = rows.copy()
+    swollen[problem.first_row[2] - 3 : problem.first_row[2]] = 0.5 * problem.edge[1] * np.eye(3)  # volume times 3.4
+    values, gradient = problem.evaluate(swollen)
+    assert values[1] == -np.inf
+    assert not gradient[problem.first_row[1] : problem.first_row[2]].any()
+    assert_close(np.delete(values, 1), np.delete(usual, 1), 1e-9)

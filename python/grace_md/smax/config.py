@@ -158,7 +158,9 @@ class StatisticsSettings:
 class ObjectiveSettings:
     """Section `objective`: Phi = (M' / n_new) [S(D + c) - S(D)] - K V_core / N."""
 
-    core_strength: float = _setting(50.0, "ours", "K, the weight of the repulsion of cores")
+    core_strength: float = _setting(
+        1e4, "ours", "K, the weight of the repulsion of cores; overlaps that it leaves are relaxed away afterwards"
+    )
 
 
 @dataclass(frozen=True)
