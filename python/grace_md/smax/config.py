@@ -158,7 +158,9 @@ class StatisticsSettings:
 class ObjectiveSettings:
     """Section `objective`: Phi = (M' / n_new) [S(D + c) - S(D)] - K V_core / N."""
 
-    core_strength: float = _setting(50.0, "ours", "K, the weight of the repulsion of cores")
+    core_strength: float = _setting(
+        1e4, "ours", "K, the weight of the repulsion of cores; overlaps that it leaves are relaxed away afterwards"
+    )
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,11 @@ class OptimiserSettings:
     armijo: float = _setting(1e-4, "ours", "share of the linear gain that a step must reach")
     max_backtracks: int = _setting(8, "ours", "shorter steps tried in a row")
     fire_step: float = _setting(0.02, "ours", "first time step of fire, in A per square root of 1/A")
-    core_iterations: int = _setting(15, "ours", "steps of the relaxation of cores before Phi is maximised")
+    core_iterations: int = _setting(
+        40, "ours", "steps of the relaxation of cores alone, before Phi is maximised and, for what is left, after it"
+    )
+    core_gradient_tolerance: float = _setting(1e-3, "ours", "gradient_tolerance of that relaxation (1/A)")
+    core_objective_tolerance: float = _setting(1e-6, "ours", "objective_tolerance of that relaxation")
     relax_cell: bool = _setting(False, "paper", "maximise over the cell too; the paper moves positions only")
 
 

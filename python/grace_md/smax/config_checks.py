@@ -46,6 +46,8 @@ NOT_NEGATIVE = (
     "optimiser.gradient_tolerance",
     "optimiser.objective_tolerance",
     "optimiser.core_iterations",
+    "optimiser.core_gradient_tolerance",
+    "optimiser.core_objective_tolerance",
     "descriptor.rmin0",
     "descriptor.twojmax",
     "cell.strain",
@@ -127,9 +129,7 @@ def _check_elements(config: SmaxConfig, numbers: list[int]) -> None:
     if isinstance(weights, dict):
         for symbol, weight in weights.items():
             if element_number(symbol, "elements.weights") not in numbers:
-                raise ConfigError(
-                    f"`elements.weights` names {symbol}, which `elements.symbols` does not; add it there."
-                )
+                raise ConfigError(f"`elements.weights` names {symbol}, which `elements.symbols` lacks; add it there.")
             if weight <= 0.0:
                 raise ConfigError(f"`elements.weights.{symbol}` = {weight:g} must be positive; leave out the element.")
 

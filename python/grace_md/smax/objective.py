@@ -9,17 +9,29 @@ The gain of S alone is of order 1/M; the factor M'/n_new keeps the meaning of K 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grace_md import _core
 from grace_md.smax.candidate import Batch
+from grace_md.smax.cells import heights
 from grace_md.smax.entropy import entropy_gain
 from grace_md.smax.statistics import Snapshot
 
-__all__ = ["CoreOverlap", "CoreProblem", "Descriptor", "EntropyProblem", "core_overlap", "smallest_distance_ratio"]
+if TYPE_CHECKING:
+    from grace_md.smax.config import CellSettings, DensitySettings
+
+__all__ = [
+    "CellLimits",
+    "CoreOverlap",
+    "CoreProblem",
+    "Descriptor",
+    "EntropyProblem",
+    "core_overlap",
+    "smallest_distance_ratio",
+]
 
 Floats = NDArray[np.float64]
 MIN_DISTANCE = 1e-12  # A; atoms in one place have no direction to push them apart
@@ -162,6 +174,44 @@ class CoreProblem(_Problem):
         return -core.energy, -core.gradient
 
 
+@dataclass(frozen=True)
+class CellLimits:
+    """Where cells may go when they are varied.
+
+    Attributes
+    ----------
+    smallest, largest : float64 [S]
+        Volumes, A^3.
+    min_height, max_aspect : float
+        As in the section `cell` of the settings.
+    """
+
+    smallest: Floats
+    largest: Floats
+    min_height: float
+    max_aspect: float
+
+    @classmethod
+    def of(cls, sphere_volumes: Floats, density: DensitySettings, cell: CellSettings) -> CellLimits:
+        """Limits of candidates whose spheres have these volumes, [S], A^3."""
+        return cls(
+            sphere_volumes / density.phi_highest, sphere_volumes / density.phi_lowest, cell.min_height, cell.max_aspect
+        )
+
+    def broken(self, cells: Floats) -> NDArray[np.bool_]:
+        """Return which of the cells [S, 3, 3] are beyond a limit."""
+        volume = np.linalg.det(cells)
+        inside = (volume >= self.smallest) & (volume <= self.largest)
+        high = np.zeros((len(cells), 3))
+        high[inside] = heights(cells[inside])
+        inside &= (high.min(axis=1) >= self.min_height) & (high.max(axis=1) <= self.max_aspect * high.min(axis=1))
+        return np.asarray(~inside)
+
+    def select(self, kept: NDArray[np.bool_]) -> CellLimits:
+        """Return the limits of some candidates."""
+        return CellLimits(self.smallest[kept], self.largest[kept], self.min_height, self.max_aspect)
+
+
 class EntropyProblem(_Problem):
     """Maximise Phi against the statistics of `snapshot`.
 
@@ -173,35 +223,50 @@ class EntropyProblem(_Problem):
     snapshot : Snapshot
     core_strength : float
         K.
-    relax_cell : bool
-        Whether the cell is varied too.
+    limits : CellLimits or None
+        Given: the cells are varied too, within these limits.
     """
 
     def __init__(
-        self, batch: Batch, descriptor: Descriptor, snapshot: Snapshot, core_strength: float, relax_cell: bool
+        self,
+        batch: Batch,
+        descriptor: Descriptor,
+        snapshot: Snapshot,
+        core_strength: float,
+        limits: CellLimits | None = None,
     ) -> None:
-        super().__init__(batch, relax_cell)
+        super().__init__(batch, relax_cell=limits is not None)
+        self.limits = limits
         self.descriptor = descriptor
         self.snapshot = snapshot
         self.core_strength = core_strength
 
     def select(self, kept: NDArray[np.bool_]) -> EntropyProblem:
         """Return the problem of some candidates."""
-        return EntropyProblem(
-            self.start.select(kept), self.descriptor, self.snapshot, self.core_strength, self.relax_cell
-        )
+        limits = None if self.limits is None else self.limits.select(kept)
+        return EntropyProblem(self.start.select(kept), self.descriptor, self.snapshot, self.core_strength, limits)
+
+    def _inside(self, rows: Floats) -> tuple[Batch, NDArray[np.bool_]]:
+        """Candidates at `rows`, those with cells beyond the limits back at their start; and which these are."""
+        batch = self.place(rows)
+        if self.limits is None:
+            return batch, np.zeros(len(batch), dtype=np.bool_)
+        broken = self.limits.broken(batch.cells)
+        cells = np.where(broken[:, None, None], self.start.cells, batch.cells)
+        positions = np.where(broken[batch.owner, None], self.start.positions, batch.positions)
+        return batch.at(positions, cells), broken
 
     def evaluate(self, rows: Floats) -> tuple[Floats, Floats]:
-        """Values [S] and gradients [R, 3]; -inf and zero for candidates whose features are not finite."""
-        batch = self.place(rows)
+        """Values [S] and gradients [R, 3]; -inf and zero where features are not finite or cells beyond the limits."""
+        batch, bad = self._inside(rows)
         features = self.descriptor.values(batch)
         finite = np.isfinite(features).all(axis=1)
-        bad = np.zeros(len(batch), dtype=np.bool_)
         if not finite.all():
             bad[batch.owner[~finite]] = True
             features = np.where(bad[batch.owner, None], 0.0, features)
         gain = entropy_gain(self.snapshot, batch, features)
-        by_position, by_strain = self.descriptor.gradients(np.where(bad[batch.owner, None], 0.0, gain.gradient))
+        beta = np.where(bad[batch.owner, None], 0.0, gain.gradient) if bad.any() else gain.gradient
+        by_position, by_strain = self.descriptor.gradients(beta)
         core = core_overlap(batch)
         weight = self.core_strength / batch.counts
         value = gain.normalised - weight * core.energy

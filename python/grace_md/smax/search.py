@@ -9,10 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grace_md.smax.candidate import Batch, Candidate
-from grace_md.smax.cells import heights, niggli
+from grace_md.smax.cells import heights, niggli, sphere_volume
 from grace_md.smax.config import SmaxConfig
 from grace_md.smax.entropy import EntropyGain, entropy_gain
-from grace_md.smax.objective import CoreProblem, Descriptor, EntropyProblem, core_overlap, smallest_distance_ratio
+from grace_md.smax.objective import (
+    CellLimits,
+    CoreProblem,
+    Descriptor,
+    EntropyProblem,
+    core_overlap,
+    smallest_distance_ratio,
+)
 from grace_md.smax.optimiser import maximise
 from grace_md.smax.sampling import Sampler
 from grace_md.smax.statistics import Snapshot
@@ -92,16 +99,15 @@ def search(
     sampler = Sampler(settings)
     candidates = [sampler.draw(int(index)) for index in indices]
     batch = Batch.of(candidates)
-    cores = CoreProblem(batch)
-    rows = maximise(cores, cores.rows(), settings.optimiser, settings.optimiser.core_iterations).rows
-    batch = batch.at(rows, batch.cells)
+    batch = _relax_cores(batch, settings)
     evaluations = np.zeros(len(batch), dtype=np.int64)
     if snapshot is not None:
-        problem = EntropyProblem(
-            batch, descriptor, snapshot, settings.objective.core_strength, settings.optimiser.relax_cell
-        )
+        spheres = np.array([sphere_volume(c.radii) for c in candidates])
+        limits = CellLimits.of(spheres, settings.density, settings.cell) if settings.optimiser.relax_cell else None
+        problem = EntropyProblem(batch, descriptor, snapshot, settings.objective.core_strength, limits)
         maximum = maximise(problem, problem.rows(), settings.optimiser, settings.optimiser.max_iterations)
-        batch, evaluations = problem.place(maximum.rows), maximum.evaluations
+        # What Phi still pushes together is small; the features hardly notice, and they are computed again.
+        batch, evaluations = _relax_cores(problem.place(maximum.rows), settings), maximum.evaluations
     finished = [_stored(c, batch, s, settings) for s, c in enumerate(candidates)]
     return _examine(finished, descriptor, snapshot, settings, evaluations + 1)
 
@@ -111,6 +117,17 @@ def _descriptor(settings: SmaxConfig) -> Descriptor:
 
     made: Descriptor = make_descriptor(settings.descriptor)
     return made
+
+
+def _relax_cores(batch: Batch, settings: SmaxConfig) -> Batch:
+    """Move overlapping cores apart, and nothing else."""
+    optimiser = replace(
+        settings.optimiser,
+        gradient_tolerance=settings.optimiser.core_gradient_tolerance,
+        objective_tolerance=settings.optimiser.core_objective_tolerance,
+    )
+    problem = CoreProblem(batch)
+    return batch.at(maximise(problem, problem.rows(), optimiser, optimiser.core_iterations).rows, batch.cells)
 
 
 def _stored(candidate: Candidate, batch: Batch, s: int, settings: SmaxConfig) -> Candidate:
@@ -147,7 +164,7 @@ def _examine(
             if not np.all(np.isfinite(features[k])):
                 reasons[k] = "not finite"
         if snapshot is not None:
-            gain = entropy_gain(snapshot, batch, np.nan_to_num(values))
+            gain = entropy_gain(snapshot, batch, np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
             core = settings.objective.core_strength * core_overlap(batch).energy / batch.counts
             for s, k in enumerate(np.flatnonzero(usable)):
                 figures[k] = _figures(gain, batch, s, float(core[s]))
