@@ -89,3 +89,14 @@ TORCH_FORCE = 1e-10  # eV/A, both backends and the core: other orders of sums
 TORCH_GRADIENT = 1e-10  # gradients of losses by weights, relative to the largest of a weight; up to 1e-11 is seen
 TORCH_GRADIENT_DIFFERENCE = 1e-7  # the same against five-point differences along the tangent; up to 9e-9 is seen
 TORCH_GRADIENT_FLOAT = 3e-4  # the same in single precision, norm of the error over the norm; up to 3e-5 is seen
+
+# Entropy-maximised structures.
+ENTROPY_ALGEBRA = 1e-8  # ln det against covariances formed anew, and gradients, relative; up to 1e-10 is seen
+ENTROPY_RIDGE = 1e-6  # ln det at condition numbers of 1e8 to 1e10; 6e-8 is seen
+ENTROPY_MERGE = 1e-12  # statistics merged in another order, relative to the largest entry
+ENTROPY_DIFFERENCE = 1e-6  # relative to the largest derivative: central differences with ENTROPY_STEP; 1e-8 is seen
+ENTROPY_STEP = 1e-5  # A, and of features in units of their spread
+CORE_RELATIVE = 1e-12  # repulsion of cores against a sum over explicit images
+REDUCED_CELL = 1e-9  # A: lengths of vectors of a lattice in another basis
+REPEATED_SEARCH = 1e-12  # A, relative: the same search in the same company
+CHANCE = 1e-3  # p values of tests of random laws with fixed seeds: below it, the law is wrong
