@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("grace_md.commands.train", "fit or fine-tune a model to labelled structures"),
     "report": ("grace_md.commands.report", "errors of fitted models: tables, pictures, HTML"),
     "data": ("grace_md.commands.data", "describe and check labelled structures, keep them as shards"),
+    "smax": ("grace_md.commands.smax", "generate entropy-maximised structures"),
     "doctor": ("grace_md.commands.doctor", "say in words what is wrong with an installation"),
 }
 
