@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import run_tools
-import stand_in
+import smax_stand_in as stand_in
 from grace_md import cli
 from grace_md.smax.committer import Committer
 from grace_md.smax.executors import MAX_BREAKS, InlineExecutor, WorkerPool
@@ -26,7 +25,7 @@ from grace_md.smax.status import status, status_lines
 from grace_md.smax.stopping import Stop, parse_time_limit
 from grace_md.smax.tasks import Searched
 from grace_md.strict import ConfigError
-from run_tools import LAYOUT, assert_same_run, log_dets, short, state_of
+from smax_runs import assert_same_run, log_dets, short, state_of
 
 
 def test_a_run_and_what_it_leaves(tmp_path: Path) -> None:
@@ -86,9 +85,7 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize("commits", [1, 2, 3, 4, 6, 9])
-def test_resumed_equals_uninterrupted_bit_by_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits: int
-) -> None:
+def test_resumed_equals_uninterrupted_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits: int) -> None:
     """The parent dies in the midst of a commit: in the seed phase, in rounds and between them."""
     short(tmp_path / "whole", deterministic=True)
     original, count = Committer._clock, 0
@@ -152,7 +149,7 @@ def test_workers_that_die_again_and_again(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=rf"died {MAX_BREAKS + 1} times without a result .* fewer --workers"):
         short(tmp_path / "run", executor=make, workers=2)
     assert len(made) == MAX_BREAKS + 1
-    with pytest.raises(RuntimeError, match="the injected executor is broken .* resume=True"):
+    with pytest.raises(RuntimeError, match=r"the injected executor is broken .* resume=True"):
         short(tmp_path / "other", executor=Dying(), workers=2)
     assert short(tmp_path / "other", resume=True).status == "complete"
 
@@ -189,7 +186,7 @@ def test_an_error_of_a_search_reaches_the_user(tmp_path: Path) -> None:
 RUN = """
 import sys
 sys.path.insert(0, {tests!r})
-import stand_in
+import smax_stand_in as stand_in
 from grace_md.smax.generation import generate
 from grace_md.smax.run_settings import RunSettings
 if __name__ == "__main__":
@@ -205,7 +202,7 @@ if __name__ == "__main__":
 def test_signals_keep_what_is_accepted(tmp_path: Path, number: int, workers: int, deterministic: bool) -> None:
     folder = tmp_path / "run"
     script = tmp_path / "run.py"
-    tests = str(Path(__file__).parent)
+    tests = str(Path(stand_in.__file__).parent)
     script.write_text(RUN.format(tests=tests, folder=str(folder), workers=workers, deterministic=deterministic))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     with subprocess.Popen(
@@ -308,9 +305,12 @@ def test_candidates_come_once_and_none_is_forgotten(tmp_path: Path) -> None:
     short(tmp_path / "run", 60, search=search, resume=True)
     state = state_of(tmp_path / "run")
     assert state.decided + len(state.pending) == state.next_index
-    assert not set(range(state.next_index)) - set(seen) - {a.info["smax_index"] for a in read(tmp_path / "run")} - {
-        i for i in range(state.next_index) if i % 11 == 5
-    }
+    assert (
+        not set(range(state.next_index))
+        - set(seen)
+        - {a.info["smax_index"] for a in read(tmp_path / "run")}
+        - {i for i in range(state.next_index) if i % 11 == 5}
+    )
 
 
 def test_layout_is_checked() -> None:
@@ -347,9 +347,9 @@ def test_the_clock_of_a_task_is_that_of_its_thread() -> None:
 
 
 def test_command_stops_with_75(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import grace_md.smax.generation as module
+    from grace_md.smax.generation import generate
 
-    monkeypatch.setattr(module.generate, "__kwdefaults__", {**module.generate.__kwdefaults__, "search": stand_in.search})
+    monkeypatch.setattr(generate, "__kwdefaults__", {**generate.__kwdefaults__, "search": stand_in.search})
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**stand_in.settings().plain(), "run": {"batch": 8}}))
     words = ["smax", "generate", str(file), "-n", "1000000", "-o", str(tmp_path / "run"), "--workers", "1"]
@@ -358,6 +358,3 @@ def test_command_stops_with_75(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     words[4] = str(state_of(tmp_path / "run").accepted + 3)
     assert cli.main([*words, "--resume"]) == 0
     assert cli.main(words) == 1  # refuses
-
-
-assert LAYOUT == run_tools.LAYOUT

@@ -60,6 +60,8 @@ def format_frames(structures: Iterable[Atoms]) -> bytes:
 
 
 def parse_frames(text: bytes) -> Iterator[Atoms]:
-    """Yield the structures of extended XYZ."""
+    """Yield the structures of extended XYZ; info values are plain numbers, flags and words."""
     if text:
-        yield from read_xyz(io.StringIO(text.decode()), index=slice(None))
+        for atoms in read_xyz(io.StringIO(text.decode()), index=slice(None)):
+            atoms.info = {key: v.item() if isinstance(v, np.generic) else v for key, v in atoms.info.items()}
+            yield atoms

@@ -76,7 +76,7 @@ def generate(
     workers : processes, each with one thread; default: all cores. One: no further process. With an `executor`: tasks
         that are to be under way at the same time
     executor : any `concurrent.futures.Executor` (threads, ``mpi4py.futures.MPIPoolExecutor``, executorlib's
-        ``FluxClusterExecutor``, ``dask.distributed.Client().get_executor()``), which stays open; or a function that
+        ``FluxJobExecutor``, ``dask.distributed.Client().get_executor()``), which stays open; or a function that
         makes one, which can replace it when a worker dies
     deterministic : synchronous rounds, decisions in the order of candidate numbers: the same bits for the same
         settings, whatever the number of workers and interruptions

@@ -14,7 +14,7 @@ from grace_md.smax.config import Setting, SmaxConfig, describe
 from grace_md.smax.run_settings import RunSettings
 from grace_md.strict import ConfigError, apply_overrides, parse, read_mapping
 
-__all__ = ["OXIDATION_STATES", "PRESETS", "load_config", "preset", "settings_file", "split_config"]
+__all__ = ["OXIDATION_STATES", "PRESETS", "constants_table", "load_config", "preset", "settings_file", "split_config"]
 
 # Charges of elements in oxides, from the formulas of their common oxides (MO, M2O3, ...); O has -2.
 OXIDATION_STATES: dict[str, list[int]] = {
@@ -146,6 +146,15 @@ def _entry(setting: Setting, key: str, indent: str, source: str) -> Sequence[str
     mark = f"{indent}# "
     comment = textwrap.wrap(f"{setting.help} [{source}]", 118, initial_indent=mark, subsequent_indent=mark)
     return [*comment, f"{indent}{key}: {value}"]
+
+
+def constants_table() -> str:
+    """Return the table of docs/smax.md: every setting with its default, the source of that, and its meaning."""
+    lines = ["| setting | default | source | meaning |", "|---|---|---|---|"]
+    for setting in [*describe(), *describe(RunSettings(), "run.")]:
+        value = json.dumps(setting.value).strip('"')
+        lines.append(f"| `{setting.name}` | {value} | {setting.source} | {setting.help} |")
+    return "\n".join(lines) + "\n"
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> tuple[SmaxConfig, RunSettings]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-sys.path.insert(0, str(Path(__file__).parent))  # processes that tests start find the stand-in, too
-
-import stand_in  # noqa: E402
-from grace_md.smax.config import SmaxConfig  # noqa: E402
-from grace_md.smax.folder import read  # noqa: E402
-from grace_md.smax.generation import Outcome, generate  # noqa: E402
-from grace_md.smax.run_settings import RunSettings  # noqa: E402
-from grace_md.smax.state import RunState, load_state  # noqa: E402
+import smax_stand_in as stand_in
+from grace_md.smax.config import SmaxConfig
+from grace_md.smax.folder import read
+from grace_md.smax.generation import Outcome, generate
+from grace_md.smax.run_settings import RunSettings
+from grace_md.smax.state import RunState, load_state
 
 LAYOUT = RunSettings(batch=8, round_batches=3, structures_per_shard=25)
 
