@@ -153,7 +153,8 @@ def constants_table() -> str:
     lines = ["| setting | default | source | meaning |", "|---|---|---|---|"]
     for setting in [*describe(), *describe(RunSettings(), "run.")]:
         value = json.dumps(setting.value).strip('"')
-        lines.append(f"| `{setting.name}` | {value} | {setting.source} | {setting.help} |")
+        meaning = setting.help.replace("|", r"\|")
+        lines.append(f"| `{setting.name}` | {value} | {setting.source} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
