@@ -288,6 +288,16 @@ def test_refusals(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    def search(config: Any, snapshot: Any, indices: Any) -> Any:
+        with pytest.raises(RuntimeError, match="another process is generating in"):
+            short(tmp_path / "run", resume=True)
+        return stand_in.search(config, snapshot, indices)
+
+    assert short(tmp_path / "run", 5, search=search).accepted == 5
+    assert short(tmp_path / "run", 6, resume=True).accepted == 6
+
+
 def test_resume_of_nothing_begins(tmp_path: Path) -> None:
     assert short(tmp_path / "run", 12, resume=True).accepted == 12
     assert short(tmp_path / "run", 12, resume=True).status == "complete"  # nothing to do

@@ -20,6 +20,7 @@ from grace_md.smax.config import SmaxConfig
 from grace_md.smax.executors import WorkerPool, usable_cores
 from grace_md.smax.extension import extend_state
 from grace_md.smax.folder import RunFolder, holds_run, modes, refuse_existing
+from grace_md.smax.lock import FolderLock
 from grace_md.smax.run_settings import RunSettings
 from grace_md.smax.search import search as search_candidates
 from grace_md.smax.state import RunState
@@ -106,9 +107,11 @@ def generate(
     stop = Stop(time_limit)
     pool = WorkerPool(cores, executor)
     tell = _print if say is None else say
-    with stop_on_signals(stop):
+    with stop_on_signals(stop), FolderLock() as lock:
         try:
+            lock.acquire(Path(folder))
             opened, state = _open(config, Path(folder), run, pool, tell, stop, deterministic, resume, extend, force)
+            lock.acquire(Path(folder))  # if it is new
             opened.record["target"] = n
             loop = _Run(opened, state, n, pool, stop, search)
             outcome = loop.run(deterministic=deterministic)
