@@ -19,9 +19,9 @@ from grace_md.smax.statistics import EntropyState
 
 __all__ = ["outlook"]
 
-DRAWN = 400  # candidates whose composition is counted
+DRAWN = 200  # candidates whose composition is counted
 MAXIMISED = 16  # candidates that are timed
-MAX_SEEDS = 4_000  # candidates of a seed phase that is tried; more are not waited for
+MAX_SEEDS = 1_000  # candidates of a seed phase that is tried; more are not waited for
 
 
 def outlook(config: SmaxConfig, n: int, workers: int | None = None) -> list[str]:
