@@ -18,7 +18,7 @@ def _setting(default: int, text: str) -> Any:
 class RunSettings:
     """Section `run` of a file of settings."""
 
-    batch: int = _setting(16, "candidates of one task, maximised side by side against one snapshot of the statistics")
+    batch: int = _setting(32, "candidates of one task, maximised side by side against one snapshot of the statistics")
     round_batches: int = _setting(
         16, "tasks of a round with --deterministic; all of a round start from the same statistics, at most so many "
         "workers are busy, and results do not depend on their number"
