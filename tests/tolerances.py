@@ -89,3 +89,11 @@ TORCH_FORCE = 1e-10  # eV/A, both backends and the core: other orders of sums
 TORCH_GRADIENT = 1e-10  # gradients of losses by weights, relative to the largest of a weight; up to 1e-11 is seen
 TORCH_GRADIENT_DIFFERENCE = 1e-7  # the same against five-point differences along the tangent; up to 9e-9 is seen
 TORCH_GRADIENT_FLOAT = 3e-4  # the same in single precision, norm of the error over the norm; up to 3e-5 is seen
+
+# Bispectrum components and power spectra, of order 1 to 1000.
+SNAP = 1e-10  # against LAMMPS and the formulas in NumPy; up to 1e-12 is seen
+SNAP_GRADIENT = 1e-11  # relative to the largest, against LAMMPS
+SNAP_STEP = 1e-5  # A, and dimensionless: central differences
+SNAP_DIFFERENCE = 1e-6  # relative to the largest; up to 3e-9 is seen
+SNAP_INVARIANCE = 1e-12  # relative to the largest: rotations, images, order of the sums
+SUPERCELL = 1e-12  # the same
