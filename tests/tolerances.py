@@ -103,3 +103,10 @@ CHANCE = 1e-3  # p values of tests of random laws with fixed seeds: below it, th
 # Sums over the same structures in another order, relative to the standard deviations of the features. Features of up to
 # 1e3 have standard deviations of order one to ten, so that rounding is at 1e-13; cells are read and summed up again.
 SMAX_MERGED = 1e-9
+# Bispectrum components and power spectra, of order 1 to 1000.
+SNAP = 1e-10  # against LAMMPS and the formulas in NumPy; up to 1e-12 is seen
+SNAP_GRADIENT = 1e-11  # relative to the largest, against LAMMPS
+SNAP_STEP = 1e-5  # A, and dimensionless: central differences
+SNAP_DIFFERENCE = 1e-6  # relative to the largest; up to 3e-9 is seen
+SNAP_INVARIANCE = 1e-12  # relative to the largest: rotations, images, order of the sums
+SUPERCELL = 1e-12  # the same

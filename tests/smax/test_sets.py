@@ -266,3 +266,12 @@ def test_importing_a_run_imports_no_torch() -> None:
     code = "import sys, grace_md.smax.generation, grace_md.smax.union, grace_md.smax.export, grace_md.commands.smax; "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_of_the_package() -> None:
+    import grace_md.smax
+
+    assert grace_md.smax.generate is generate
+    assert grace_md.smax.read is read
+    with pytest.raises(AttributeError, match="has no attribute 'generates'"):
+        _ = grace_md.smax.generates
