@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from ase import Atoms
 from ase.db import connect
 
+import smax_stand_in as stand_in
 from grace_md import cli
 from grace_md.smax import shards as shards_module
 from grace_md.smax.export import export
@@ -97,7 +99,11 @@ def test_damaged_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str], dama
         with pytest.raises(CorruptShardError, match=message + ".*; restore it from a copy, or") as caught:
             short(tmp_path / "run", **options)
         assert "\n" not in str(caught.value)
-    assert cli.main(["smax", "merge", str(tmp_path / "run"), str(tmp_path / "run"), "-o", str(tmp_path / "all")]) == 1
+    short(tmp_path / "other", 20, stand_in.settings(seed=2))
+    capsys.readouterr()
+    assert cli.main(["smax", "merge", str(tmp_path / "other"), str(tmp_path / "run"), "-o", str(tmp_path / "all")]) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "all").exists()
     with pytest.raises(CorruptShardError, match=r"00001\.extxyz\.gz` cannot be read"):
         list(read(tmp_path / "run"))
     assert short(tmp_path / "run", 5, force=True).status == "complete"

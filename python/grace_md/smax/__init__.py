@@ -1,11 +1,11 @@
 """Entropy-maximised structures: the method of section IV.1 of Exploring the extremes (arXiv 2602.23489).
 
-    from grace_md.smax import generate, read
-    from grace_md.smax.presets import preset
+from grace_md.smax import generate, read
+from grace_md.smax.presets import preset
 
-    generate(preset("single:Sn"), "tin", 1000, workers=16)
-    for atoms in read("tin"):        # plain ase.Atoms
-        ...
+generate(preset("single:Sn"), "tin", 1000, workers=16)
+for atoms in read("tin"):        # plain ase.Atoms
+...
 """
 
 from __future__ import annotations

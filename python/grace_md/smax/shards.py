@@ -11,6 +11,7 @@ import errno
 import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def read_shard(folder: Path, card: ShardCard) -> Iterator[Atoms]:
         if len(packed) < card.bytes:
             raise EOFError(f"{len(packed)} bytes instead of {card.bytes}")
         text = gzip.decompress(packed)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise CorruptShardError(f"`{path}` cannot be read ({error}); restore it from a copy.") from None
     yield from parse_frames(text)
 
