@@ -100,3 +100,13 @@ CORE_RELATIVE = 1e-12  # repulsion of cores against a sum over explicit images
 REDUCED_CELL = 1e-9  # A: lengths of vectors of a lattice in another basis
 REPEATED_SEARCH = 1e-12  # A, relative: the same search in the same company
 CHANCE = 1e-3  # p values of tests of random laws with fixed seeds: below it, the law is wrong
+# Sums over the same structures in another order, relative to the standard deviations of the features. Features of up to
+# 1e3 have standard deviations of order one to ten, so that rounding is at 1e-13; cells are read and summed up again.
+SMAX_MERGED = 1e-9
+# Bispectrum components and power spectra, of order 1 to 1000.
+SNAP = 1e-10  # against LAMMPS and the formulas in NumPy; up to 1e-12 is seen
+SNAP_GRADIENT = 1e-11  # relative to the largest, against LAMMPS
+SNAP_STEP = 1e-5  # A, and dimensionless: central differences
+SNAP_DIFFERENCE = 1e-6  # relative to the largest; up to 3e-9 is seen
+SNAP_INVARIANCE = 1e-12  # relative to the largest: rotations, images, order of the sums
+SUPERCELL = 1e-12  # the same

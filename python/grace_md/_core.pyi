@@ -186,6 +186,38 @@ class Evaluator:
     @property
     def description(self) -> str: ...
 
+class SnapKernel:
+    """SNAP bispectrum components of atoms with a cutoff radius each, and their adjoint; one thread at a time."""
+
+    def __init__(self, twojmax: int = 8, rfac0: float = 0.99363, rmin0: float = 0.0) -> None: ...
+    @property
+    def twojmax(self) -> int: ...
+    @property
+    def n_features(self) -> int: ...
+    @property
+    def n_pairs(self) -> int: ...
+    def descriptors(
+        self,
+        positions: ArrayLike,
+        cells: ArrayLike,
+        periodic: ArrayLike,
+        first_atom: ArrayLike,
+        cutoffs: ArrayLike,
+        pair_rule: bool = False,
+        n_threads: int = 0,
+    ) -> NDArray[np.float64]: ...
+    def gradients(self, beta: ArrayLike, n_threads: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
+def cutoff_pairs(
+    positions: ArrayLike,
+    cells: ArrayLike,
+    periodic: ArrayLike,
+    first_atom: ArrayLike,
+    cutoffs: ArrayLike,
+    pair_rule: bool = False,
+    n_threads: int = 0,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]: ...
+
 # Operators over memory of the caller: arguments are addresses of arrays (csrc/grace/operators/operators.hpp).
 def bond_basis(
     slot: int,

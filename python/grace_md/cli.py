@@ -19,6 +19,7 @@ COMMANDS = {
     "report": ("grace_md.commands.report", "errors of fitted models, data sets compared: tables, pictures, HTML"),
     "data": ("grace_md.commands.data", "describe and check labelled structures, keep them as shards"),
     "merge": ("grace_md.commands.merge", "join labelled sets; drop entries by rules, with reasons"),
+    "smax": ("grace_md.commands.smax", "generate entropy-maximised structures"),
     "doctor": ("grace_md.commands.doctor", "say in words what is wrong with an installation"),
 }
 

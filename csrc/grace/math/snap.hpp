@@ -172,7 +172,7 @@ GRACE_HD GRACE_FORCEINLINE void snap_add_gradient(const typename P::V* coefficie
 template <class T>
 GRACE_HD GRACE_FORCEINLINE void snap_gradient_coefficients(int J, int m, int n, const T* Y, T* coefficients) {
   const T zero = Y[0] - Y[0];
-  T A_r = zero, A_i = zero, B_r = zero, B_i = zero;          // of a: A p + conj(C p); of b: B p + conj(D p)
+  T A_r = zero, A_i = zero, B_r = zero, B_i = zero;  // of a: A p + conj(C p); of b: B p + conj(D p)
   T C_r = zero, C_i = zero, D_r = zero, D_i = zero;
   if (2 * m < J) {
     const T* row = Y + 2 * (m * (J + 1) + n);

@@ -8,9 +8,7 @@
 namespace grace::snap {
 inline namespace GRACE_ISA {
 
-Kernels snap_kernels() {
-  return {Lanes::width, &density_pass, &bispectrum_pass, &adjoint_pass, &gradient_pass};
-}
+Kernels snap_kernels() { return {Lanes::width, &density_pass, &bispectrum_pass, &adjoint_pass, &gradient_pass}; }
 
 }  // namespace GRACE_ISA
 }  // namespace grace::snap

@@ -7,12 +7,27 @@
 #include "grace/error.hpp"
 #include "grace/math/geometry.hpp"
 #include "grace/neighbors_checks.hpp"
+#include "grace/parallel.hpp"
 
 namespace grace::snap {
 namespace {
 
 constexpr double least_distance = 1e-6;  // A; closer atoms have no direction to each other
+constexpr double max_cutoff = 1e3;       // A
 constexpr double margin = 1e-9;          // of bounds in units of cells: images just outside are only looked at
+
+std::string structure_name(const StructureBatch& batch, int s) {
+  return batch.n_structures > 1 ? " of structure " + std::to_string(s) : std::string();
+}
+
+void check_cutoffs(const StructureBatch& batch, const double* cutoffs, double least) {
+  for (int s = 0; s < batch.n_structures; ++s)
+    for (std::int64_t i = batch.first_atom[s]; i < batch.first_atom[s + 1]; ++i) {
+      if (cutoffs[i] > least && cutoffs[i] <= max_cutoff) continue;
+      require(false, "`cutoffs` of atom ", i - batch.first_atom[s], structure_name(batch, s), " is ", cutoffs[i],
+              " A, must be above ", least, " A and at most ", max_cutoff, " A");
+    }
+}
 
 // A structure with its atoms wrapped into the cell.
 struct Wrapped {
@@ -35,18 +50,11 @@ Wrapped wrap(const StructureBatch& batch, int s, double cutoff) {
     const double* r = batch.positions + 3 * (begin + i);
     check_atom(batch, s, i, r, 0, 1);
     int images[3];
-    const int direction = math::wrap_into_cell(r, out.cell, inverse, out.periodic, images, &out.positions[3 * i],
-                                               &out.fractional[3 * i]);
+    const int direction =
+        math::wrap_into_cell(r, out.cell, inverse, out.periodic, images, &out.positions[3 * i], &out.fractional[3 * i]);
     if (direction >= 0) report_far_outside(batch, s, i, direction, out.fractional[3 * i + direction]);
   }
   return out;
-}
-
-[[noreturn]] void report_overlap(const StructureBatch& batch, int s, std::int64_t i, std::int64_t j, double r) {
-  std::string where = batch.n_structures > 1 ? " of structure " + std::to_string(s) : std::string();
-  require(false, "`positions` of atoms ", i, " and ", j, where, " coincide (distance ", r,
-          " A, images included); move one of them or use a larger cell");
-  throw Error("unreachable");
 }
 
 // Range of images n of direction k in which |difference + n| heights[k] can be within the cutoff.
@@ -58,8 +66,7 @@ void image_range(const Wrapped& w, int k, double difference, double cutoff, int&
   high = static_cast<int>(std::floor(reach - difference));
 }
 
-}  // namespace
-
+// The pairs of structure s.
 void find_pairs(const StructureBatch& batch, int s, const double* cutoffs, CutoffRule rule, PairRows& out) {
   const std::int64_t begin = batch.first_atom[s], n_atoms = batch.first_atom[s + 1] - begin;
   out.first.assign(1, 0);
@@ -83,15 +90,27 @@ void find_pairs(const StructureBatch& batch, int s, const double* cutoffs, Cutof
             const double square = math::dot3(r, r);
             if (!(square < limit) || (i == j && a == 0 && b == 0 && c == 0)) continue;
             const double length = std::sqrt(square);
-            if (length < least_distance) report_overlap(batch, s, i, j, length);
-            out.pairs.push_back({{r[0] / length, r[1] / length, r[2] / length},
-                                 length,
-                                 cutoff,
-                                 static_cast<std::int32_t>(begin + j)});
+            if (length < least_distance)
+              require(false, "`positions` of atoms ", i, " and ", j, structure_name(batch, s), " are in one place (",
+                      length, " A apart, images included); move one of them");
+            out.pairs.push_back(
+                {{r[0] / length, r[1] / length, r[2] / length}, length, cutoff, static_cast<std::int32_t>(begin + j)});
           }
     }
     out.first.push_back(static_cast<std::int64_t>(out.pairs.size()));
   }
+}
+
+}  // namespace
+
+void find_all_pairs(const StructureBatch& batch, const double* cutoffs, CutoffRule rule, double least,
+                    std::vector<PairRows>& rows, int n_threads) {
+  check_structures(batch);
+  check_cutoffs(batch, cutoffs, least);
+  rows.resize(static_cast<std::size_t>(batch.n_structures));
+  parallel_for(batch.n_structures, thread_count(n_threads), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t s = begin; s < end; ++s) find_pairs(batch, static_cast<int>(s), cutoffs, rule, rows[s]);
+  });
 }
 
 }  // namespace grace::snap

@@ -13,10 +13,10 @@ namespace grace::snap {
 enum class CutoffRule { centre, pair };
 
 struct Pair {
-  double direction[3];   // unit vector from i to j
-  double length;         // A
-  double cutoff;         // A
-  std::int32_t neighbor; // index in the concatenated atoms
+  double direction[3];    // unit vector from i to j
+  double length;          // A
+  double cutoff;          // A
+  std::int32_t neighbor;  // index in the concatenated atoms
 };
 
 struct PairRows {
@@ -24,8 +24,10 @@ struct PairRows {
   std::vector<Pair> pairs;
 };
 
-// All pairs of structure `s` with length < cutoff, an atom with its own images included. cutoffs [n_atoms of the
-// batch], A. Throws Error for cells without volume and atoms at the same place.
-void find_pairs(const StructureBatch& batch, int s, const double* cutoffs, CutoffRule rule, PairRows& out);
+// All pairs with length < cutoff, an atom with its own images included, for every structure of the batch (`species` is
+// not read); cutoffs [n_atoms], A, each above `least`. Throws Error for sizes that disagree, values that are not finite
+// or out of range, cells without volume and atoms in the same place.
+void find_all_pairs(const StructureBatch& batch, const double* cutoffs, CutoffRule rule, double least,
+                    std::vector<PairRows>& rows, int n_threads = 0);
 
 }  // namespace grace::snap

@@ -3,16 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <string>
 
 #include "grace/error.hpp"
-#include "grace/neighbors_checks.hpp"
 #include "grace/parallel.hpp"
 
 namespace grace::snap {
 namespace {
-
-constexpr double max_cutoff = 1e3;  // A
 
 Plan make_plan(const Tables& tables, double rfac0, double rmin0) {
   Plan plan;
@@ -30,14 +26,6 @@ Plan make_plan(const Tables& tables, double rfac0, double rmin0) {
   plan.self = tables.self.data();
   plan.mirrors = tables.mirrors.data();
   return plan;
-}
-
-void check_cutoffs(const StructureBatch& batch, const double* cutoffs, double rmin0) {
-  for (int s = 0; s < batch.n_structures; ++s)
-    for (std::int64_t i = batch.first_atom[s]; i < batch.first_atom[s + 1]; ++i)
-      require(std::isfinite(cutoffs[i]) && cutoffs[i] > rmin0 && cutoffs[i] <= max_cutoff, "`cutoffs` of atom ",
-              i - batch.first_atom[s], batch.n_structures > 1 ? " of structure " + std::to_string(s) : std::string(),
-              " is ", cutoffs[i], " A, must be above rmin0 = ", rmin0, " A and at most ", max_cutoff, " A");
 }
 
 }  // namespace
@@ -63,8 +51,7 @@ void Snap::make_tiles() {
   const std::int64_t n_atoms = static_cast<std::int64_t>(count_.size());
   order_.resize(count_.size());
   std::iota(order_.begin(), order_.end(), std::int64_t{0});
-  std::stable_sort(order_.begin(), order_.end(),
-                   [&](std::int64_t a, std::int64_t b) { return count_[a] > count_[b]; });
+  std::stable_sort(order_.begin(), order_.end(), [&](std::int64_t a, std::int64_t b) { return count_[a] > count_[b]; });
   place_.resize(count_.size());
   for (std::int64_t k = 0; k < n_atoms; ++k) place_[order_[k]] = k;
   tiles_.clear();
@@ -101,16 +88,11 @@ void Snap::fill_pairs(const Tile& tile, double* pairs) const {
 void Snap::descriptors(const StructureBatch& batch, const double* cutoffs, CutoffRule rule, double* features,
                        int n_threads) {
   ready_ = false;
-  check_structures(batch);
-  check_cutoffs(batch, cutoffs, plan_.shape.rmin0);
+  find_all_pairs(batch, cutoffs, rule, plan_.shape.rmin0, rows_, n_threads);
   const int threads = thread_count(n_threads), width = kernels_->width;
-  const std::size_t n_structures = static_cast<std::size_t>(batch.n_structures);
+  const std::int64_t n_structures = batch.n_structures;
   first_atom_.assign(1, 0);
   if (n_structures > 0) first_atom_.assign(batch.first_atom, batch.first_atom + n_structures + 1);
-  rows_.resize(n_structures);
-  parallel_for(batch.n_structures, threads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t s = begin; s < end; ++s) find_pairs(batch, static_cast<int>(s), cutoffs, rule, rows_[s]);
-  });
   count_.clear();
   pairs_of_.clear();
   n_pairs_ = 0;

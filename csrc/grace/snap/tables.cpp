@@ -49,8 +49,8 @@ void add_levels(Tables& tables) {
   for (int J = 0; J <= tables.twojmax; ++J) {
     for (int m = 0; 2 * m <= J; ++m)
       for (int n = 0; n <= J; ++n) {
-        tables.norms.push_back(static_cast<double>(
-            std::sqrt(factorial(n) * factorial(J - n) / (factorial(m) * factorial(J - m)))));
+        tables.norms.push_back(
+            static_cast<double>(std::sqrt(factorial(n) * factorial(J - n) / (factorial(m) * factorial(J - m)))));
         tables.self.push_back(m == n ? 1.0 : 0.0);
       }
     for (int m = 0; m <= J; ++m)
@@ -58,8 +58,7 @@ void add_levels(Tables& tables) {
         const bool mirrored = 2 * m > J;
         const int row = mirrored ? J - m : m, column = mirrored ? J - n : n;
         const double sign = mirrored && (m + n) % 2 != 0 ? -1.0 : 1.0;
-        tables.mirrors.push_back(
-            {math::snap_half_offset(J) + row * (J + 1) + column, sign, mirrored ? -sign : sign});
+        tables.mirrors.push_back({math::snap_half_offset(J) + row * (J + 1) + column, sign, mirrored ? -sign : sign});
       }
   }
   tables.n_half = static_cast<int>(tables.norms.size());
@@ -79,8 +78,8 @@ double clebsch_gordan(int J1, int M1, int J2, int M2, int J, int M) {
   for (int z = std::max({0, -d, -e}); z <= std::min({a, b, c}); ++z)
     sum += (z % 2 != 0 ? -1.0L : 1.0L) / (factorial(z) * factorial(a - z) * factorial(b - z) * factorial(c - z) *
                                           factorial(d + z) * factorial(e + z));
-  const long double triangle = factorial(a) * factorial((J1 - J2 + J) / 2) * factorial((J2 - J1 + J) / 2) /
-                               factorial((J1 + J2 + J) / 2 + 1);
+  const long double triangle =
+      factorial(a) * factorial((J1 - J2 + J) / 2) * factorial((J2 - J1 + J) / 2) / factorial((J1 + J2 + J) / 2 + 1);
   const long double states = factorial((J1 + M1) / 2) * factorial(b) * factorial(c) * factorial((J2 - M2) / 2) *
                              factorial((J + M) / 2) * factorial((J - M) / 2) * (J + 1);
   return static_cast<double>(sum * std::sqrt(triangle * states));

@@ -40,21 +40,21 @@ struct Contraction {
 // Where a full element comes from: half element `half`, conjugated and with `sign` if mirrored.
 struct Mirror {
   std::int32_t half;
-  double sign;        // of the real part
-  double imaginary;   // of the imaginary part
+  double sign;       // of the real part
+  double imaginary;  // of the imaginary part
 };
 
 struct Tables {
   int twojmax = 0;
-  int n_features = 0;       // (J1, J2, J) with J >= J1 >= J2, in the order of their J1, J2, J
+  int n_features = 0;  // (J1, J2, J) with J >= J1 >= J2, in the order of their J1, J2, J
   int n_half = 0, n_full = 0;
-  int n_value = 0;          // contractions [0, n_value) are those of the features themselves, in their order
+  int n_value = 0;  // contractions [0, n_value) are those of the features themselves, in their order
   std::vector<Contraction> contractions;
   std::vector<Element> elements;
   std::vector<Term> terms;
-  std::vector<double> norms;       // [n_half] U = norm p
-  std::vector<double> self;        // [n_half] 1 on the diagonal
-  std::vector<Mirror> mirrors;     // [n_full]
+  std::vector<double> norms;    // [n_half] U = norm p
+  std::vector<double> self;     // [n_half] 1 on the diagonal
+  std::vector<Mirror> mirrors;  // [n_full]
 };
 
 Tables make_tables(int twojmax);

@@ -139,13 +139,20 @@ class Part:
         return range(self.start, self.stop, self.step)
 
 
+def _is_data(path: Path) -> bool:
+    """Whether a file of a directory is taken; pickles only by their own name."""
+    if path.suffix in COMPRESSED:
+        return SUFFIXES.get(path.with_suffix("").suffix) == "extxyz"
+    return SUFFIXES.get(path.suffix, "pickle") != "pickle"
+
+
 def expand(source: Source) -> list[Source]:
     """Return one source per file of a directory or glob pattern; FileNotFoundError if there is none."""
     if source.file.startswith(SERVERS) or Path(source.file).is_file():
         return [source]
     path = Path(source.file)
     if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if SUFFIXES.get(p.suffix, "pickle") != "pickle" and p.is_file()]
+        files = [p for p in sorted(path.rglob("*")) if _is_data(p) and p.is_file()]
     else:
         anchor = Path(path.anchor) if path.is_absolute() else Path()
         pattern = str(path.relative_to(anchor)) if path.is_absolute() else str(path)

@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""Entropy-maximised structures per second and core, where the time goes, and how much entropy is gained.
+
+    python benchmarks/smax.py --json benchmarks/results/cpu_smax.json
+    python benchmarks/smax.py --preset single:Sn --candidates 64 --workers 1 --accepted 50
+
+Three measurements:
+
+search  batches of candidates in this process after a seed phase, decisions included: candidates and accepted structures
+        per second of processor time, and the shares of the descriptor kernel (values and gradients), of the update
+        algebra of ln det, and of all else (drawing, cores, optimiser, checks, decisions).
+run     `grace_md.smax.generate` to a folder, with 1 and more workers: what comes out per second of wall time and per
+        second of processor time of the workers, and what commits to the disk cost.
+gain    ln det of equally many structures of one element, entropy-maximised and random with relaxed cores.
+
+The extrapolation multiplies the processor time per accepted structure by the 916,388 structures of the paper.
+"""
+
+from __future__ import annotations
+
+import machine  # isort: skip - before numpy: sets the threads of its library
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the kernel: figures are per core
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grace_md.smax import objective
+from grace_md.smax.acceptance import commit, decide
+from grace_md.smax.config import SmaxConfig
+from grace_md.smax.descriptors import make_descriptor
+from grace_md.smax.generation import generate
+from grace_md.smax.presets import preset
+from grace_md.smax.run_settings import RunSettings
+from grace_md.smax.search import Found, search
+from grace_md.smax.state import load_state
+from grace_md.smax.statistics import EntropyState
+
+PAPER_STRUCTURES = 916_388
+TARGET = 3.0  # accepted structures per second and core
+
+
+class Parts:
+    """Processor time by part of the search."""
+
+    def __init__(self) -> None:
+        self.seconds = {"kernel": 0.0, "algebra": 0.0}
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            begin = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[part] += time.process_time() - begin
+
+        return call
+
+    def descriptor(self, config: SmaxConfig) -> Any:
+        made = make_descriptor(config.descriptor)
+        return type(
+            "Timed",
+            (),
+            {
+                "n_features": made.n_features,
+                "values": staticmethod(self.timed("kernel", made.values)),
+                "gradients": staticmethod(self.timed("kernel", made.gradients)),
+            },
+        )()
+
+
+def seeded(config: SmaxConfig, batch: int) -> tuple[EntropyState, int]:
+    """Statistics at the end of a seed phase, and the first candidate after it."""
+    state, used = EntropyState.empty(make_descriptor(config.descriptor).n_features), 0
+    while state.seeding:
+        for found in search(config, None, range(used, used + batch)):
+            used += 1
+            if state.seeding and decide(state, found, config).accepted:
+                commit(state, found, config)
+    return state, used
+
+
+def take(state: EntropyState, results: list[Found], config: SmaxConfig) -> int:
+    """Decide on candidates; return how many were accepted."""
+    accepted = 0
+    for found in results:
+        if decide(state, found, config).accepted:
+            commit(state, found, config)
+            accepted += 1
+    return accepted
+
+
+def measure_search(config: SmaxConfig, candidates: int, batch: int) -> dict[str, Any]:
+    parts = Parts()
+    state, first = seeded(config, batch)
+    kept, objective.entropy_gain = objective.entropy_gain, parts.timed("algebra", objective.entropy_gain)
+    descriptor = parts.descriptor(config)
+    results: list[Found] = []
+    accepted = 0
+    try:
+        with machine.Watch() as watch:
+            for begin in range(first, first + candidates, batch):
+                indices = range(begin, begin + batch)
+                found = search(config, state.snapshot(config.statistics), indices, descriptor=descriptor)
+                accepted += take(state, found, config)
+                results += found
+    finally:
+        objective.entropy_gain = kept
+    atoms = np.array([len(found.candidate) for found in results])
+    evaluations = np.array([found.evaluations for found in results])
+    kernel, algebra = (parts.seconds[part] / watch.processor for part in ("kernel", "algebra"))
+    return {
+        "batch": batch,
+        "candidates": len(results),
+        "accepted": accepted,
+        "acceptance": accepted / len(results),
+        "mean_atoms": float(atoms.mean()),
+        "evaluations_per_candidate": float(evaluations.mean()),
+        "seconds_per_candidate": watch.processor / len(results),
+        "us_per_atom_and_evaluation": 1e6 * parts.seconds["kernel"] / float(atoms @ evaluations),
+        "accepted_per_core_second": accepted / watch.processor,
+        "share_kernel": kernel,
+        "share_algebra": algebra,
+        "share_other": 1.0 - kernel - algebra,
+        "failed_checks": dict(Counter(found.reason for found in results if found.reason is not None)),
+        "wall_seconds": watch.wall,
+        "others": watch.others,
+    }
+
+
+def measure_run(config: SmaxConfig, accepted: int, workers: int, batch: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="grace_md_smax_") as folder:
+        begin = time.perf_counter()
+        run = RunSettings(batch=batch)
+        generate(config, Path(folder) / "run", accepted, run=run, workers=workers, say=lambda _: None)
+        wall = time.perf_counter() - begin
+        state, _ = load_state(Path(folder) / "run")
+        stored = sum(card.bytes for card in state.cards)
+    return {
+        "workers": workers,
+        "batch": batch,
+        "accepted": state.accepted,
+        "acceptance": state.accepted / state.decided,
+        "evaluations_per_candidate": state.evaluations / state.decided,
+        "log_det": state.entropy.log_det("atom"),
+        "wall_seconds": wall,
+        "core_seconds": state.core_seconds,
+        "commit_seconds": state.commit_seconds,
+        "accepted_per_second": state.accepted / wall,
+        "accepted_per_core_second": state.accepted / state.core_seconds,
+        "bytes_per_structure": stored / state.accepted,
+    }
+
+
+def measure_gain(config: SmaxConfig, accepted: int, batch: int) -> dict[str, Any]:
+    entropy, used = seeded(config, batch)
+    tried, kept = 0, entropy.config.count
+    while kept < accepted:
+        found = search(config, entropy.snapshot(config.statistics), range(used, used + batch))
+        used += batch
+        for item in found:
+            tried += 1
+            if kept < accepted and decide(entropy, item, config).accepted:
+                commit(entropy, item, config)
+                kept += 1
+    random = EntropyState.empty(entropy.atom.n_features)
+    index = 0
+    while random.config.count < accepted:
+        for item in search(config, None, range(index, index + batch)):
+            if item.reason is None and random.config.count < accepted:
+                random.add(item.features)
+        index += batch
+    gain = entropy.atom.log_det() - random.atom.log_det()
+    return {
+        "structures": accepted,
+        "entropy_log_det": entropy.atom.log_det(),
+        "random_log_det": random.atom.log_det(),
+        "gain": gain,
+        "entropy_dimension": entropy.atom.effective_dimension(),
+        "random_dimension": random.atom.effective_dimension(),
+        "acceptance": (accepted - (entropy.config.count - kept)) / max(1, tried),
+    }
+
+
+def print_report(report: dict[str, Any]) -> None:
+    for row in report["search"]:
+        mark = " " if row["others"] < machine.QUIET else "*"
+        print(
+            f"search  batch {row['batch']:3d}: {row['accepted_per_core_second']:.2f} accepted/s/core{mark}, acceptance "
+            f"{100 * row['acceptance']:.0f} %, {row['mean_atoms']:.1f} atoms, {row['evaluations_per_candidate']:.1f} "
+            f"evaluations of {row['us_per_atom_and_evaluation']:.0f} us/atom; kernel {100 * row['share_kernel']:.0f} "
+            f"%, algebra {100 * row['share_algebra']:.0f} %, other {100 * row['share_other']:.0f} %"
+        )
+    for row in report["run"]:
+        print(
+            f"run     {row['workers']} workers: {row['accepted_per_second']:.2f} accepted/s, "
+            f"{row['accepted_per_core_second']:.2f} per core of searches, commits "
+            f"{100 * row['commit_seconds'] / row['wall_seconds']:.1f} % of the time, "
+            f"{row['bytes_per_structure']:.0f} B each"
+        )
+    for row in report["gain"]:
+        print(
+            f"gain    {row['structures']} structures of {row['element']}: ln det {row['entropy_log_det']:.1f}, random "
+            f"{row['random_log_det']:.1f}: {row['gain']:+.1f}; acceptance {100 * row['acceptance']:.0f} %"
+        )
+    if report["search"]:
+        print(
+            f"{PAPER_STRUCTURES} structures: {report['core_hours_of_the_paper']:.0f} core-hours, "
+            f"{report['core_hours_of_the_paper'] / 16:.1f} h on 16 such cores; target {TARGET:g} accepted/s/core"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--candidates", type=int, default=512, help="of each search")
+    parser.add_argument("--batches", type=int, nargs="*", default=[16, 32, 64], help="candidates side by side")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="of runs")
+    parser.add_argument("--accepted", type=int, default=300, help="structures of each run")
+    parser.add_argument("--element", default="Sn", help="of the gain")
+    parser.add_argument("--gain", type=int, default=300, help="structures of the gain; 0: not measured")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    config = preset(options.preset)
+    report: dict[str, Any] = {"machine": machine.describe(), "options": machine.words(options)}
+    report |= {"search": [], "run": [], "gain": []}
+    for batch in options.batches:
+        report["search"].append(measure_search(config, options.candidates, batch))
+    for workers in options.workers:
+        report["run"].append(measure_run(config, options.accepted, workers, RunSettings().batch))
+    if options.gain:
+        single = preset(f"single:{options.element}")
+        report["gain"].append({"element": options.element, **measure_gain(single, options.gain, RunSettings().batch)})
+    if report["search"]:
+        best = max(row["accepted_per_core_second"] for row in report["search"])
+        report["core_hours_of_the_paper"] = PAPER_STRUCTURES / best / 3600.0
+    print_report(report)
+    machine.write(options.json, report)
+
+
+if __name__ == "__main__":
+    main()
