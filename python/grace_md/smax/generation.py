@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
+from grace_md.interrupt import on_stop_signal
 from grace_md.progress import ProgressBar
 from grace_md.smax.committer import Committer
 from grace_md.smax.config import SmaxConfig
@@ -24,7 +25,7 @@ from grace_md.smax.lock import FolderLock
 from grace_md.smax.run_settings import RunSettings
 from grace_md.smax.search import search as search_candidates
 from grace_md.smax.state import RunState
-from grace_md.smax.stopping import Stop, stop_on_signals
+from grace_md.smax.stopping import Stop
 from grace_md.smax.tasks import Search, Searched, Tasks, run_search
 
 __all__ = ["Outcome", "generate"]
@@ -107,7 +108,7 @@ def generate(
     stop = Stop(time_limit)
     pool = WorkerPool(cores, executor)
     tell = _print if say is None else say
-    with stop_on_signals(stop), FolderLock() as lock:
+    with on_stop_signal(stop.ask, "stopping; what is accepted is kept ..."), FolderLock() as lock:
         try:
             lock.acquire(Path(folder))
             opened, state = _open(config, Path(folder), run, pool, tell, stop, deterministic, resume, extend, force)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import re
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 
-__all__ = ["Stop", "parse_time_limit", "stop_on_signals"]
+__all__ = ["Stop", "parse_time_limit"]
 
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d)(?::([0-5]\d))?")
 
@@ -50,23 +45,6 @@ class Stop:
             self.reason = "time limit"
         return bool(self.reason)
 
-
-@contextmanager
-def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM and the first Ctrl-C ask to stop; a second Ctrl-C ends the program at once. In the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and stop.reason:
-            raise KeyboardInterrupt
-        stop.reason = signal.Signals(number).name
-        print("\nstopping; what is accepted is kept ...", file=sys.stderr, flush=True)  # noqa: T201
-
-    kept = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
+    def ask(self, reason: str) -> None:
+        """Stop at the next question, for example at a signal."""
+        self.reason = reason

@@ -102,6 +102,10 @@ class Trainer:
 
     # --------------------------------------------------------------------------------------------- one step
 
+    def ask_to_stop(self, _signal: str = "") -> None:
+        """Stop after the step in progress."""
+        self.stop_asked = True
+
     def forward_backward(self, batch: Any, labels: Any, sums: Tensor, share: float) -> Tensor:
         """Return the parts of the loss [3] of this process and leave its gradients in the parameters."""
         weights = self.loss.weights(share)

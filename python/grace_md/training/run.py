@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 
+from grace_md.interrupt import on_stop_signal
 from grace_md.strict import ConfigError
 from grace_md.training import memory
 from grace_md.training.config import RunConfig, all_sources
@@ -166,7 +162,7 @@ class _Run:
         begin = time.monotonic()
         status = "failed"
         try:
-            with _signals(trainer):
+            with on_stop_signal(trainer.ask_to_stop):
                 status = trainer.fit(until)
         finally:
             best = trainer.progress.best
@@ -355,24 +351,3 @@ def _smallest(part: Part) -> Any:
     some = part.rows[order[sizes[order] <= CHECKED_ATOMS]]
     chosen = some[np.unique(np.linspace(0, len(some) - 1, CHECKED_STRUCTURES).astype(int))] if len(some) else []
     return np.asarray(chosen if len(chosen) else part.rows[order[:1]])
-
-
-@contextmanager
-def _signals(trainer: Trainer) -> Iterator[None]:
-    """SIGTERM and the first Ctrl-C stop the run after the step in progress; a second Ctrl-C ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and trainer.stop_asked:
-            raise KeyboardInterrupt
-        trainer.stop_asked = True
-        print("\nstopping after this step ...", file=sys.stderr, flush=True)  # noqa: T201
-
-    kept = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
