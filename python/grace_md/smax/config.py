@@ -148,7 +148,10 @@ class StatisticsSettings:
     )
     atom_fraction: float = _setting(0.5, "ours", "share of candidates with mode atom in mixed")
     seed_items_per_feature: float = _setting(
-        8.0, "ours", "random structures are accepted as they are until there are this many items per feature"
+        8.0,
+        "ours",
+        "random structures are accepted as they are until there are this many items per feature; with more, later ones "
+        "pass more often and gain less each",
     )
     ridge: float = _setting(1e-8, "ours", "of the variances after the seed phase, added while cond(Sigma) is large")
     ridge_condition: float = _setting(1e8, "ours", "condition number below which the ridge is dropped for good")

@@ -25,6 +25,7 @@ from grace_md.smax.statistics import ModeSnapshot, SingularStatisticsError, Snap
 __all__ = ["EntropyGain", "entropy_gain", "rank_n_gain"]
 
 Floats = NDArray[np.float64]
+SIZE_CLASSES = (4, 10, 20, 40, 80, 160)
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,28 @@ def _gram(count: int, whitened: Floats, counts: NDArray[np.int64]) -> tuple[Floa
     a = z @ z.transpose(0, 2, 1) / count
     a[:, np.arange(a.shape[1]), np.arange(a.shape[1])] += 1.0
     log_det = 2.0 * np.sum(np.log(np.diagonal(np.linalg.cholesky(a), axis1=1, axis2=2)), axis=1)
-    solved = np.linalg.solve(a, z)
+    solved = np.linalg.inv(a) @ z  # eigenvalues of A are at least one: nothing is lost
     solved -= root * solved.sum(axis=1, keepdims=True) * used
     return log_det, solved
 
 
 def _atom_gain(part: ModeSnapshot, counts: NDArray[np.int64], features: Floats) -> tuple[Floats, Floats, Floats]:
     whitened = (features - part.mean) @ part.whitening.T
-    used = np.arange(counts.max()) < counts[:, None]
-    padded = np.zeros((*used.shape, features.shape[1]))
-    padded[used] = whitened
-    log_det, solved = _gram(part.count, padded, counts)
+    log_det, solved = np.empty(len(counts)), np.empty_like(whitened)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    # Candidates of similar size share a padded array: most are much smaller than the largest.
+    size_class = np.searchsorted(SIZE_CLASSES, counts)
+    for present in np.unique(size_class):
+        chosen = size_class == present
+        atoms = chosen[owner]
+        used = np.arange(counts[chosen].max()) < counts[chosen][:, None]
+        padded = np.zeros((*used.shape, features.shape[1]))
+        padded[used] = whitened[atoms]
+        log_det[chosen], group = _gram(part.count, padded, counts[chosen])
+        solved[atoms] = group[used]
     scale = (part.count + counts) / counts
     normalised = scale * (log_det - features.shape[1] * np.log1p(counts / part.count))
-    gradient = (solved * (2.0 / part.count * scale)[:, None, None])[used] @ part.whitening
+    gradient = (solved * (2.0 / part.count * scale)[owner, None]) @ part.whitening
     return normalised, gradient, np.einsum("ik,ik->i", whitened, whitened)
 
 
