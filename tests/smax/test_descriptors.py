@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -237,3 +239,14 @@ def test_gradients_need_values_and_the_right_shape(kind: str) -> None:
 def test_unknown_kinds_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`descriptor.kind` must be one of snap, ace"):
         descriptor("soap centre")
+
+
+@pytest.mark.lammps
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    from benchmark_tools import BENCHMARKS, run_script
+
+    words = ("--neighbors", "12", "--candidates", "3", "--repeats", "1")
+    run_script(str(BENCHMARKS / "snap.py"), *words, "--json", str(tmp_path / "snap.json"))
+    rows = json.loads((tmp_path / "snap.json").read_text())["results"]
+    assert [row["task"] for row in rows] == ["value", "value and adjoint"] * 2
+    assert all(row["ratio"] > 0.0 and row["us_per_atom"] > 0.0 for row in rows)

@@ -17,8 +17,7 @@ constexpr int pair_rows = 5;
 // Tables as pointers, for code that may not use std::vector.
 struct Plan {
   math::SnapShape shape;
-  int twojmax = 0, n_features = 0, n_half = 0, n_full = 0, n_value = 0, n_contractions = 0;
-  const Contraction* contractions = nullptr;
+  int twojmax = 0, n_features = 0, n_half = 0, n_full = 0, n_value = 0, n_elements = 0;
   const Element* elements = nullptr;
   const Term* terms = nullptr;
   const double* norms = nullptr;
@@ -33,7 +32,7 @@ struct Kernels {
                   double* scratch) = nullptr;
   // features [n_features]
   void (*bispectrum)(const Plan&, const double* density, double* features, double* scratch) = nullptr;
-  // coefficients [n_half - (last level) + 1, 8] of snap_add_gradient for beta [n_features]; the last row but one ...
+  // coefficients for beta [n_features]: Y of level 0, then those of snap_add_gradient for every p below the last level
   void (*adjoint)(const Plan&, const double* density, const double* beta, double* coefficients,
                   double* scratch) = nullptr;
   // gradients [n_neighbors, 3] of sum beta . B of each atom by its pair vectors

@@ -32,15 +32,16 @@ void check_cutoffs(const StructureBatch& batch, const double* cutoffs, double le
 // A structure with its atoms wrapped into the cell.
 struct Wrapped {
   double cell[9];
-  double heights[3];
+  double inverse_heights[3];  // 1/A
   const bool* periodic;
   std::vector<double> positions, fractional;  // [n_atoms, 3]
 };
 
 Wrapped wrap(const StructureBatch& batch, int s, double cutoff) {
   Wrapped out;
-  double inverse[9];
-  complete_frame(batch, s, cutoff, inverse, out.heights);
+  double inverse[9], heights[3];
+  complete_frame(batch, s, cutoff, inverse, heights);
+  for (int k = 0; k < 3; ++k) out.inverse_heights[k] = 1.0 / heights[k];
   out.periodic = batch.periodic + 3 * std::int64_t{s};
   math::complete_cell(batch.cells + 9 * std::int64_t{s}, out.periodic, out.cell);
   const std::int64_t begin = batch.first_atom[s], n_atoms = batch.first_atom[s + 1] - begin;
@@ -57,13 +58,17 @@ Wrapped wrap(const StructureBatch& batch, int s, double cutoff) {
   return out;
 }
 
-// Range of images n of direction k in which |difference + n| heights[k] can be within the cutoff.
+// Range of images n of direction k in which |difference + n| heights[k] can be within the cutoff. Conversions instead
+// of std::floor, which is a call of a function on processors without SSE 4.1.
 void image_range(const Wrapped& w, int k, double difference, double cutoff, int& low, int& high) {
   low = high = 0;
   if (!w.periodic[k]) return;
-  const double reach = cutoff / w.heights[k] + margin;
-  low = static_cast<int>(std::ceil(-reach - difference));
-  high = static_cast<int>(std::floor(reach - difference));
+  const double reach = cutoff * w.inverse_heights[k] + margin;
+  const double first = -reach - difference, last = reach - difference;
+  low = static_cast<int>(first);
+  high = static_cast<int>(last);
+  if (low < first) ++low;
+  if (high > last) --high;
 }
 
 // The pairs of structure s.
@@ -79,8 +84,12 @@ void find_pairs(const StructureBatch& batch, int s, const double* cutoffs, Cutof
       const double cutoff = rule == CutoffRule::centre ? own : 0.5 * (own + cutoffs[begin + j]);
       const double limit = cutoff * cutoff;
       int low[3], high[3];
-      for (int k = 0; k < 3; ++k)
+      bool none = false;
+      for (int k = 0; k < 3 && !none; ++k) {
         image_range(w, k, w.fractional[3 * j + k] - w.fractional[3 * i + k], cutoff, low[k], high[k]);
+        none = low[k] > high[k];
+      }
+      if (none) continue;
       for (int a = low[0]; a <= high[0]; ++a)
         for (int b = low[1]; b <= high[1]; ++b)
           for (int c = low[2]; c <= high[2]; ++c) {

@@ -18,8 +18,7 @@ Plan make_plan(const Tables& tables, double rfac0, double rmin0) {
   plan.n_half = tables.n_half;
   plan.n_full = tables.n_full;
   plan.n_value = tables.n_value;
-  plan.n_contractions = static_cast<int>(tables.contractions.size());
-  plan.contractions = tables.contractions.data();
+  plan.n_elements = static_cast<int>(tables.elements.size());
   plan.elements = tables.elements.data();
   plan.terms = tables.terms.data();
   plan.norms = tables.norms.data();

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "grace/error.hpp"
 #include "grace/math/snap.hpp"
@@ -15,16 +16,22 @@ using Triple = std::tuple<int, int, int>;  // J1, J2, J
 
 long double factorial(int n) { return n < 2 ? 1.0L : n * factorial(n - 1); }
 
+struct Draft {
+  Element element;
+  std::vector<Term> terms;
+};
+
 // Z^J_{J1 J2} of the elements that are not mirror images of others.
-void add_contraction(int J1, int J2, int J, int feature, double factor, Tables& tables) {
-  Contraction contraction{0, feature, factor};
+void add_contraction(int J1, int J2, int J, int feature, double factor, std::vector<Draft>& drafts) {
   const int shift = (J1 + J2 - J) / 2;  // rows: m1 + m2 = m + shift
   const auto coefficient = [&](int m1, int m2) {
     return clebsch_gordan(J1, 2 * m1 - J1, J2, 2 * m2 - J2, J, 2 * (m1 + m2) - J1 - J2);
   };
   for (int m = 0; 2 * m <= J; ++m)
     for (int n = 0; n <= (2 * m == J ? m : J); ++n) {
-      Element element{0, math::snap_half_offset(J) + m * (J + 1) + n, 2 * m == J && 2 * n == J ? 1.0 : 2.0};
+      Draft draft;
+      draft.element = {0, math::snap_half_offset(J) + m * (J + 1) + n, feature, 2 * m == J && 2 * n == J ? 1.0 : 2.0,
+                       factor};
       for (int m1 = std::max(0, m + shift - J2); m1 <= std::min(J1, m + shift); ++m1)
         for (int n1 = std::max(0, n + shift - J2); n1 <= std::min(J1, n + shift); ++n1) {
           const int m2 = m + shift - m1, n2 = n + shift - n1;
@@ -36,13 +43,20 @@ void add_contraction(int J1, int J2, int J, int feature, double factor, Tables& 
           const auto place = [](int level, int row, int column) {
             return static_cast<std::uint32_t>(full_offset(level) + row * (level + 1) + column);
           };
-          tables.terms.push_back({c, place(J1, m1, n1), place(J2, m2, n2)});
-          ++element.n_terms;
+          draft.terms.push_back({c, place(J1, m1, n1), place(J2, m2, n2)});
         }
-      tables.elements.push_back(element);
-      ++contraction.n_elements;
+      draft.element.n_terms = static_cast<std::int32_t>(draft.terms.size());
+      drafts.push_back(std::move(draft));
     }
-  tables.contractions.push_back(contraction);
+}
+
+void append(std::vector<Draft>& drafts, Tables& tables) {
+  std::stable_sort(drafts.begin(), drafts.end(),
+                   [](const Draft& a, const Draft& b) { return a.element.n_terms < b.element.n_terms; });
+  for (const Draft& draft : drafts) {
+    tables.elements.push_back(draft.element);
+    tables.terms.insert(tables.terms.end(), draft.terms.begin(), draft.terms.end());
+  }
 }
 
 void add_levels(Tables& tables) {
@@ -106,16 +120,19 @@ Tables make_tables(int twojmax) {
       entry.second += (J + 1.0) / (slot + 1.0);
     }
   }
+  std::vector<Draft> value, others;
   for (const auto& triple : features) {
     const auto [J1, J2, J] = triple;
-    add_contraction(J1, J2, J, needed[triple].first, needed[triple].second, tables);
+    add_contraction(J1, J2, J, needed[triple].first, needed[triple].second, value);
     needed.erase(triple);
   }
-  tables.n_value = tables.n_features;
   for (const auto& [triple, use] : needed) {
     const auto [J1, J2, J] = triple;
-    add_contraction(J1, J2, J, use.first, use.second, tables);
+    add_contraction(J1, J2, J, use.first, use.second, others);
   }
+  append(value, tables);
+  tables.n_value = static_cast<int>(tables.elements.size());
+  append(others, tables);
   return tables;
 }
 

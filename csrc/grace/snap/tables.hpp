@@ -20,20 +20,16 @@ struct Term {
   std::uint32_t first, second;
 };
 
-// One element of Z^J_{J1 J2}: its terms, its place in the half and full matrices, and how often it counts in
-// B = sum of Re(conj(U) Z): with its mirror image, or alone in the middle of the middle row.
+// One element of Z^J_{J1 J2}, J1 >= J2, that is not the mirror image of another: its terms and its place in the half
+// matrices. `feature` is the component of B that the contraction belongs to. `weight`: how often the element counts in
+// B = sum of Re(conj(U) Z), twice with its mirror image, or once in the middle of the middle row. `factor`: its part of
+// the adjoint, Y^J += factor beta Z. With B_{J1 J2 J}/(J + 1) symmetric in its three indices,
+//   dB_{J1 J2 J} = sum over slots of (J + 1)/(J_slot + 1) Re(conj(dU^slot) Z^slot_{others}).
 struct Element {
   std::int32_t n_terms;
   std::int32_t half;
-  double weight;
-};
-
-// A contraction Z^J_{J1 J2}, J1 >= J2. `feature` is the component of B that it belongs to, and `factor` its part of the
-// adjoint: Y^J += factor beta Z. With B_{J1 J2 J}/(J + 1) symmetric in its three indices,
-//   dB_{J1 J2 J} = sum over slots of (J + 1)/(J_slot + 1) Re(conj(dU^slot) Z^slot_{others}).
-struct Contraction {
-  std::int32_t n_elements;
   std::int32_t feature;
+  double weight;
   double factor;
 };
 
@@ -48,8 +44,8 @@ struct Tables {
   int twojmax = 0;
   int n_features = 0;  // (J1, J2, J) with J >= J1 >= J2, in the order of their J1, J2, J
   int n_half = 0, n_full = 0;
-  int n_value = 0;  // contractions [0, n_value) are those of the features themselves, in their order
-  std::vector<Contraction> contractions;
+  int n_value = 0;  // elements [0, n_value) are those of the features themselves, the others only of the adjoint
+  // Both parts are sorted by the number of terms, so that processors predict the ends of the loops over them.
   std::vector<Element> elements;
   std::vector<Term> terms;
   std::vector<double> norms;    // [n_half] U = norm p

@@ -55,33 +55,35 @@ GRACE_FORCEINLINE void expand(const Plan& plan, const V* half, V* full) {
   }
 }
 
-// One element of Z: real and imaginary part of the sum of its terms.
+// One element of Z: real and imaginary part of the sum of its terms; two sums each, so that additions overlap.
 GRACE_FORCEINLINE void contract(const Term* terms, int n_terms, const V* U, V& z_r, V& z_i) {
-  math::SnapSums<Lanes> sums{Lanes::zero(), Lanes::zero(), Lanes::zero(), Lanes::zero()};
-  for (int t = 0; t < n_terms; ++t) {
-    const V* first = U + 2 * static_cast<std::size_t>(terms[t].first);
-    const V* second = U + 2 * static_cast<std::size_t>(terms[t].second);
-    math::snap_term(terms[t].coefficient, first, second, sums);
+  math::SnapSums<Lanes> even{Lanes::zero(), Lanes::zero(), Lanes::zero(), Lanes::zero()}, odd = even;
+  const auto add = [&](const Term& term, math::SnapSums<Lanes>& sums) {
+    math::snap_term(term.coefficient, U + 2 * static_cast<std::size_t>(term.first),
+                    U + 2 * static_cast<std::size_t>(term.second), sums);
+  };
+  int t = 0;
+  for (; t + 2 <= n_terms; t += 2) {
+    add(terms[t], even);
+    add(terms[t + 1], odd);
   }
-  z_r = sums.rr - sums.ii;
-  z_i = sums.ri + sums.ir;
+  if (t < n_terms) add(terms[t], even);
+  z_r = (even.rr + odd.rr) - (even.ii + odd.ii);
+  z_i = (even.ri + odd.ri) + (even.ir + odd.ir);
 }
 
 inline void bispectrum_pass(const Plan& plan, const double* density, double* features, double* scratch) {
   const V* half = vectors(density);
-  V* U = vectors(scratch);
+  V *U = vectors(scratch), *B = vectors(features);
   expand(plan, half, U);
-  const Element* element = plan.elements;
+  for (int f = 0; f < plan.n_features; ++f) B[f] = Lanes::zero();
   const Term* terms = plan.terms;
-  for (int c = 0; c < plan.n_value; ++c) {
-    V sum = Lanes::zero();
-    for (int k = 0; k < plan.contractions[c].n_elements; ++k, ++element) {
-      V z_r, z_i;
-      contract(terms, element->n_terms, U, z_r, z_i);
-      terms += element->n_terms;
-      sum += element->weight * (half[2 * element->half] * z_r + half[2 * element->half + 1] * z_i);
-    }
-    vectors(features)[plan.contractions[c].feature] = sum;
+  for (int k = 0; k < plan.n_value; ++k) {
+    const Element& element = plan.elements[k];
+    V z_r, z_i;
+    contract(terms, element.n_terms, U, z_r, z_i);
+    terms += element.n_terms;
+    B[element.feature] += element.weight * (half[2 * element.half] * z_r + half[2 * element.half + 1] * z_i);
   }
 }
 
@@ -91,18 +93,15 @@ inline void adjoint_pass(const Plan& plan, const double* density, const double* 
   V *U = vectors(scratch), *Y = U + 2 * plan.n_full;
   expand(plan, vectors(density), U);
   for (int e = 0; e < 2 * plan.n_half; ++e) Y[e] = Lanes::zero();
-  const Element* element = plan.elements;
   const Term* terms = plan.terms;
-  for (int c = 0; c < plan.n_contractions; ++c) {
-    const Contraction& contraction = plan.contractions[c];
-    const V factor = contraction.factor * vectors(beta)[contraction.feature];
-    for (int k = 0; k < contraction.n_elements; ++k, ++element) {
-      V z_r, z_i;
-      contract(terms, element->n_terms, U, z_r, z_i);
-      terms += element->n_terms;
-      Y[2 * element->half] += factor * z_r;
-      Y[2 * element->half + 1] += factor * z_i;
-    }
+  for (int k = 0; k < plan.n_elements; ++k) {
+    const Element& element = plan.elements[k];
+    V z_r, z_i;
+    contract(terms, element.n_terms, U, z_r, z_i);
+    terms += element.n_terms;
+    const V factor = element.factor * vectors(beta)[element.feature];
+    Y[2 * element.half] += factor * z_r;
+    Y[2 * element.half + 1] += factor * z_i;
   }
   for (int J = 2; J <= plan.twojmax; J += 2) {  // the second half of the middle row mirrors the first
     V* row = Y + 2 * (math::snap_half_offset(J) + J / 2 * (J + 1));
