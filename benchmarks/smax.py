@@ -234,8 +234,8 @@ def print_report(report: dict[str, Any]) -> None:
     if report["run"]:
         hours = report["core_hours_of_the_paper"]
         print(
-            f"{PAPER_STRUCTURES} structures at the rate of the second half: {hours:.0f} core-hours, {hours / 16:.1f} h on "
-            f"16 such cores; target {TARGET:g} accepted/s/core"
+            f"{PAPER_STRUCTURES} structures at the rate of the second half: {hours:.0f} core-hours, {hours / 16:.1f} h "
+            f"on 16 such cores; target {TARGET:g} accepted/s/core"
         )
 
 
