@@ -13,7 +13,9 @@ run     `grace_md.smax.generate` to a folder, with 1 and more workers: what come
         second of processor time of the workers, and what commits to the disk cost.
 gain    ln det of equally many structures of one element, entropy-maximised and random with relaxed cores.
 
-The extrapolation multiplies the processor time per accepted structure by the 916,388 structures of the paper.
+Acceptance falls while a set grows. Searches are timed right after the seed phase, where it is highest; for runs, the
+second half of the accepted structures is given on its own, and the extrapolation to the 916,388 structures of the paper
+multiplies the processor time per accepted structure of that half. It is a lower bound if acceptance falls further.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the kernel: figures are per core
 
 import argparse
+import json
 import tempfile
 import time
 from collections import Counter
@@ -137,6 +140,19 @@ def measure_search(config: SmaxConfig, candidates: int, batch: int) -> dict[str,
     }
 
 
+def second_half(log: Path) -> dict[str, float]:
+    """Acceptance and accepted structures per second of processor time, over the second half of a run."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    last = lines[-1]
+    start = {"step": 0, "decided": 0, "core_seconds": 0.0}
+    first = [start, *(line for line in lines if line["step"] <= last["step"] / 2)][-1]
+    accepted = last["step"] - first["step"]
+    return {
+        "late_acceptance": accepted / (last["decided"] - first["decided"]),
+        "late_accepted_per_core_second": accepted / (last["core_seconds"] - first["core_seconds"]),
+    }
+
+
 def measure_run(config: SmaxConfig, accepted: int, workers: int, batch: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="grace_md_smax_") as folder:
         begin = time.perf_counter()
@@ -145,6 +161,7 @@ def measure_run(config: SmaxConfig, accepted: int, workers: int, batch: int) -> 
         wall = time.perf_counter() - begin
         state, _ = load_state(Path(folder) / "run")
         stored = sum(card.bytes for card in state.cards)
+        late = second_half(Path(folder) / "run" / "metrics.jsonl")
     return {
         "workers": workers,
         "batch": batch,
@@ -158,6 +175,7 @@ def measure_run(config: SmaxConfig, accepted: int, workers: int, batch: int) -> 
         "accepted_per_second": state.accepted / wall,
         "accepted_per_core_second": state.accepted / state.core_seconds,
         "bytes_per_structure": stored / state.accepted,
+        **late,
     }
 
 
@@ -203,7 +221,8 @@ def print_report(report: dict[str, Any]) -> None:
     for row in report["run"]:
         print(
             f"run     {row['workers']} workers: {row['accepted_per_second']:.2f} accepted/s, "
-            f"{row['accepted_per_core_second']:.2f} per core of searches, commits "
+            f"{row['accepted_per_core_second']:.2f} per core of searches (second half "
+            f"{row['late_accepted_per_core_second']:.2f}, acceptance {100 * row['late_acceptance']:.1f} %), commits "
             f"{100 * row['commit_seconds'] / row['wall_seconds']:.1f} % of the time, "
             f"{row['bytes_per_structure']:.0f} B each"
         )
@@ -212,10 +231,11 @@ def print_report(report: dict[str, Any]) -> None:
             f"gain    {row['structures']} structures of {row['element']}: ln det {row['entropy_log_det']:.1f}, random "
             f"{row['random_log_det']:.1f}: {row['gain']:+.1f}; acceptance {100 * row['acceptance']:.0f} %"
         )
-    if report["search"]:
+    if report["run"]:
+        hours = report["core_hours_of_the_paper"]
         print(
-            f"{PAPER_STRUCTURES} structures: {report['core_hours_of_the_paper']:.0f} core-hours, "
-            f"{report['core_hours_of_the_paper'] / 16:.1f} h on 16 such cores; target {TARGET:g} accepted/s/core"
+            f"{PAPER_STRUCTURES} structures at the rate of the second half: {hours:.0f} core-hours, {hours / 16:.1f} h "
+            f"on 16 such cores; target {TARGET:g} accepted/s/core"
         )
 
 
@@ -240,9 +260,9 @@ def main() -> None:
     if options.gain:
         single = preset(f"single:{options.element}")
         report["gain"].append({"element": options.element, **measure_gain(single, options.gain, RunSettings().batch)})
-    if report["search"]:
-        best = max(row["accepted_per_core_second"] for row in report["search"])
-        report["core_hours_of_the_paper"] = PAPER_STRUCTURES / best / 3600.0
+    if report["run"]:
+        late = max(row["late_accepted_per_core_second"] for row in report["run"])
+        report["core_hours_of_the_paper"] = PAPER_STRUCTURES / late / 3600.0
     print_report(report)
     machine.write(options.json, report)
 
