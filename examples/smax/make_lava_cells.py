@@ -2,9 +2,9 @@
 
     python make_lava_cells.py cells.extxyz
 
-8 to 10 atoms of O Si Al Fe Ca Na Mg K Ti with at least two O, cells strained at random. A third is
-relaxed by 8 damped steps of the starter model; the rest runs 60 fs at 3000 K with it, so that no two atoms meet as they do
-in random cells. The starter model only moves the atoms; its energies go nowhere.
+8 to 10 atoms of O Si Al Fe Ca Na Mg K Ti with at least two O, cells strained at random. All
+are relaxed by 8 damped steps of the starter model; two thirds then run 60 fs at 3000 K with it. The starter model only
+moves the atoms, so that none meet as they do in random cells; its energies go nowhere.
 """
 
 from __future__ import annotations

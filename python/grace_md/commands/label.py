@@ -88,8 +88,8 @@ def _run(args: argparse.Namespace) -> int:
         print(f"  {line}")
     if code == OVER_BUDGET:
         print(
-            f"grace-md label: stopped, more than {args.max_failures:g} of the structures fail; remove the cause and use "
-            "`grace-md label retry`, or allow more with --max-failures",
+            f"grace-md label: stopped, more than {args.max_failures:g} of the structures fail; remove the cause and "
+            "use `grace-md label retry`, or allow more with --max-failures",
             file=sys.stderr,
         )
         return 1

@@ -7,6 +7,6 @@ the compiled core, so that codes which live in another Python (GPAW of Debian, s
 from __future__ import annotations
 
 from grace_md.labels.farm import Farm, create_farm
-from grace_md.labels.records import Label, LabelFailure
+from grace_md.labels.records import Label, LabelFailedError
 
-__all__ = ["Farm", "Label", "LabelFailure", "create_farm"]
+__all__ = ["Farm", "Label", "LabelFailedError", "create_farm"]

@@ -111,7 +111,7 @@ def collect(farm: Farm, output: Path) -> CollectSummary:
         part.unlink(missing_ok=True)
     write_atomically(output.with_name(output.name + ".failures.csv"), problems.getvalue())
     content = {
-        "recipe": {key: value for key, value in farm.config.to_json().items() if key != "calculator"},
+        **farm.config.to_json(),
         **{name: getattr(summary, name) for name in ("labelled", "failed", "rejected", "missing", "seconds")},
         "versions": dict(summary.versions),
     }

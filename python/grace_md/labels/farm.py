@@ -1,8 +1,8 @@
 """A farm: structures in job directories, a recipe, and the database that says how far they are.
 
-    DIR/recipe.json              recipe, settings, limits
-    DIR/farm.sqlite              states of the jobs; written last by `create_farm`
-    DIR/jobs/000/000001/         one job: structures.extxyz, labels.0001.jsonl, files of the code
+DIR/recipe.json              recipe, settings, limits
+DIR/farm.sqlite              states of the jobs; written last by `create_farm`
+DIR/jobs/000/000001/         one job: structures.extxyz, labels.0001.jsonl, files of the code
 """
 
 from __future__ import annotations
@@ -112,8 +112,7 @@ class Farm:
 
     def structures(self, job: int) -> list[Atoms]:
         """Read the structures of a job."""
-        images: list[Atoms] = read(self.job_folder(job) / STRUCTURES, index=":", format="extxyz")
-        return images
+        return list(read(self.job_folder(job) / STRUCTURES, index=":", format="extxyz"))
 
     def outcomes(self, job: int, round_: int) -> dict[int, Outcome]:
         """Return what is known of the structures of a job."""
@@ -146,7 +145,8 @@ def create_farm(
     folder = Path(folder)
     if (folder / DATABASE).exists() and not force:
         raise FileExistsError(f"There is a farm in `{folder}`; add --force to delete it with its labels.")
-    if folder.is_dir() and not (folder / DATABASE).exists() and any(p.name not in (JOBS, RECIPE) for p in folder.iterdir()):
+    foreign = folder.is_dir() and any(path.name not in (JOBS, RECIPE) for path in folder.iterdir())
+    if foreign and not (folder / DATABASE).exists():
         raise FileExistsError(f"`{folder}` holds other files; choose a new directory.")
     recipe = make_recipe(config)
     batch = config.batch or recipe.batch

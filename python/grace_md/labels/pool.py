@@ -19,7 +19,8 @@ from grace_md.progress import ProgressBar
 __all__ = ["failure_summary", "run_farm"]
 
 POLL_SECONDS = 0.5
-MOST_DEATHS = 3  # of workers, times their number; more point at the machine, not at structures
+# Deaths of workers without any structure settled between, for each worker. One structure may cause three of them.
+MOST_DEATHS = 5
 BROKEN = 1
 
 
@@ -39,7 +40,7 @@ def _work(folder: Path, limits: Limits, threads: int, parent: int) -> None:
             code = worker.run()
         except KeyboardInterrupt:
             code = STOPPED
-        except Exception as error:  # noqa: BLE001 - the parent only sees the code
+        except Exception as error:
             sys.stderr.write(f"\nworker: {error}\n")
             code = BROKEN
     sys.exit(code)
@@ -49,7 +50,7 @@ class _Pool:
     def __init__(self, folder: Path, workers: int, limits: Limits) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._arguments = (folder, limits, _threads_per_worker(workers), os.getpid())
-        self._deaths_left = MOST_DEATHS * workers
+        self._most_deaths, self._deaths, self._settled = MOST_DEATHS * workers, 0, -1
         self.alive: list[BaseProcess] = []
         self.codes: list[int] = []
         for _ in range(workers):
@@ -60,16 +61,18 @@ class _Pool:
         process.start()
         self.alive.append(process)
 
-    def reap(self, *, replace: bool) -> None:
-        """Collect exit codes; a worker that a signal ended is replaced, for its structure is known."""
+    def reap(self, settled: int, *, replace: bool) -> None:
+        """Collect exit codes; a worker that a signal ended is replaced, unless that happens without any progress."""
+        if settled != self._settled:
+            self._settled, self._deaths = settled, 0
         for process in [p for p in self.alive if p.exitcode is not None]:
             self.alive.remove(process)
             code = process.exitcode or 0
             self.codes.append(code)
             if code < 0:
                 sys.stderr.write(f"\na worker was ended by signal {-code}\n")
-                self._deaths_left -= 1
-                if replace and self._deaths_left > 0:
+                self._deaths += 1
+                if replace and self._deaths < self._most_deaths:
                     self._start()
 
     def ask_to_stop(self) -> None:
@@ -118,11 +121,11 @@ def _watch(farm: Farm, pool: _Pool, bar: ProgressBar, stop: threading.Event) -> 
         if stop.is_set() and not asked:
             asked = True
             pool.ask_to_stop()
-        pool.reap(replace=not asked)
         counts = farm.store.counts()
+        pool.reap(counts.settled, replace=not asked)
         rate = (counts.settled - first) / (time.monotonic() - begin)
-        problems = f", {counts.failed} failed" * bool(counts.failed) + f", {counts.rejected} rejected" * bool(counts.rejected)
-        bar.set(counts.settled, f"{rate:.2f}/s{problems}")
+        problems = [f"{n} {word}" for n, word in ((counts.failed, "failed"), (counts.rejected, "rejected")) if n]
+        bar.set(counts.settled, ", ".join([f"{rate:.2f}/s", *problems]))
 
 
 def failure_summary(farm: Farm, most: int = 5) -> list[str]:

@@ -1,8 +1,8 @@
 """What became of structures: lines of JSON that are appended to a file, each complete or ignored.
 
-Every attempt at a job writes a file of its own, ``labels.0001.jsonl`` and so on. These files are the truth; the database
-only says who works on what. A worker that was believed dead therefore does no harm: the first label of a structure
-counts, whoever wrote it, and there is never more than one.
+Every attempt at a job writes a file of its own, ``labels.0001.jsonl`` and so on. These files are the truth; the
+database only says who works on what. A worker that was believed dead therefore does no harm: the first label of a
+structure counts, whoever wrote it, and there is never more than one.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DONE", "FAILED", "REJECTED", "FullDiskError", "Label", "LabelFailure", "LabelRejected", "Outcome",
+__all__ = ["DONE", "FAILED", "REJECTED", "FullDiskError", "Label", "LabelFailedError", "LabelRejectedError", "Outcome",
            "RecordWriter", "read_outcomes"]  # fmt: skip
 
 DONE, FAILED, REJECTED, STARTED = "labelled", "failed", "rejected", "started"
 MOST_STARTS = 3  # a structure that ends its worker so many times has failed
 
 
-class LabelFailure(RuntimeError):
+class LabelFailedError(RuntimeError):
     """A structure that could not be labelled: the reason in one sentence."""
 
 
-class LabelRejected(LabelFailure):
+class LabelRejectedError(LabelFailedError):
     """A structure or label outside the limits that the user set: not an error of the calculator."""
 
 
@@ -57,15 +57,15 @@ class Label:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, n_atoms: int, *, need_stress: bool) -> None:
-        """Raise LabelFailure unless everything is there, of the right shape and finite."""
+        """Raise LabelFailedError unless everything is there, of the right shape and finite."""
         if self.forces.shape != (n_atoms, 3):
-            raise LabelFailure(f"the calculator gave forces of shape {list(self.forces.shape)} for {n_atoms} atoms")
+            raise LabelFailedError(f"the calculator gave forces of shape {list(self.forces.shape)} for {n_atoms} atoms")
         if need_stress and self.stress is None:
-            raise LabelFailure("the calculator gave no stress for a periodic cell; set `stress: never` to do without")
-        values = {"energy": self.energy, "forces": self.forces, "stress": self.stress, "free energy": self.free_energy}
-        for name, value in values.items():
-            if value is not None and not np.isfinite(value).all():
-                raise LabelFailure(f"the calculator gave a value of the {name} that is not finite")
+            raise LabelFailedError("the calculator gave no stress for a periodic cell; set `stress: never` to do without")
+        for name in ("energy", "forces", "stress", "free_energy"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(np.asarray(value, dtype=np.float64)).all():
+                raise LabelFailedError(f"the calculator gave a value of the {name} that is not finite")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; numbers keep all digits."""

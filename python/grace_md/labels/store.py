@@ -72,11 +72,11 @@ class Counts:
 def host_identity() -> str:
     """Name of the host, of its boot and of its process numbers: two containers may share the first."""
     parts = [socket.gethostname()]
-    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text()[:8], lambda: os.readlink("/proc/self/ns/pid")):
-        try:
-            parts.append(read().strip())
-        except OSError:  # not Linux
-            parts.append("-")
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        parts += [boot[:8], os.readlink("/proc/self/ns/pid")]
+    except OSError:  # not Linux
+        parts.append("-")
     return " ".join(parts)
 
 
@@ -146,27 +146,28 @@ class JobStore:
         except sqlite3.OperationalError as error:
             raise full_disk(error, self.path.parent) or RuntimeError(f"`{self.path}`: {error}.") from error
 
-    def claim(self) -> Claim | None:
-        """Take the next waiting job, or one whose worker is gone; None if there is none."""
+    def claim(self, job: int | None = None) -> Claim | None:
+        """Take the next waiting job, or one whose worker is gone, or `job` if it is free; None if there is none."""
+        columns = "SELECT id, n, round, attempt, state, host, process, heartbeat FROM jobs"
         with self._transaction() as db:
-            row = db.execute("SELECT id, n, round, attempt FROM jobs WHERE state = 'waiting' ORDER BY id LIMIT 1").fetchone()
-            if row is None:
-                claimed = db.execute(
-                    "SELECT id, n, round, attempt, host, process, heartbeat FROM jobs WHERE state = 'claimed' ORDER BY id"
-                )
-                row = next((r[:4] for r in claimed if self._is_stale(*r[4:])), None)
+            if job is None:
+                row = db.execute(f"{columns} WHERE state = 'waiting' ORDER BY id LIMIT 1").fetchone()
+                candidates = [row] if row else db.execute(f"{columns} WHERE state = 'claimed' ORDER BY id").fetchall()
+            else:
+                candidates = db.execute(f"{columns} WHERE id = ? AND state != 'finished'", (job,)).fetchall()
+            row = next((r[:4] for r in candidates if r[4] == "waiting" or self._is_stale(*r[5:])), None)
             if row is None:
                 return None
-            job, n, round_, attempt = row
+            found, n, round_, attempt = row
             db.execute(
                 "UPDATE jobs SET state = 'claimed', attempt = ?, host = ?, process = ?, heartbeat = ? WHERE id = ?",
-                (attempt + 1, self._host, self._process, self._clock(), job),
+                (attempt + 1, self._host, self._process, self._clock(), found),
             )
-            return Claim(job, n, round_, attempt + 1)
+            return Claim(found, n, round_, attempt + 1)
 
     def _is_stale(self, host: str, process: str, heartbeat: float) -> bool:
         if host == self._host:
-            return process_identity(int(process.split()[0])) != process
+            return process_identity(int(process.split(maxsplit=1)[0])) != process
         return self._clock() - heartbeat > STALE_SECONDS
 
     def heartbeat(self, claim: Claim) -> bool:
@@ -242,5 +243,5 @@ class JobStore:
     def workers(self) -> list[tuple[int, str, str, float]]:
         """Return job, host, process and seconds since the last sign of life of every claim."""
         with self._transaction() as db:
-            rows = db.execute("SELECT id, host, process, ? - heartbeat FROM jobs WHERE state = 'claimed'", (self._clock(),))
-            return list(rows)
+            query = "SELECT id, host, process, ? - heartbeat FROM jobs WHERE state = 'claimed'"
+            return list(db.execute(query, (self._clock(),)))

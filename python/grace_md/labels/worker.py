@@ -18,8 +18,8 @@ from grace_md.labels.recipes.base import Recipe
 from grace_md.labels.records import (
     REJECTED,
     FullDiskError,
-    LabelFailure,
-    LabelRejected,
+    LabelFailedError,
+    LabelRejectedError,
     Outcome,
     RecordWriter,
     full_disk,
@@ -179,13 +179,13 @@ class Worker:
             label = self.recipe.label(atoms, folder)
             label.check(len(atoms), need_stress=False)
             self.farm.config.accept.check_label(label)
-        except LabelRejected as error:
+        except LabelRejectedError as error:
             status, reason = REJECTED, str(error)
-        except LabelFailure as error:
+        except LabelFailedError as error:
             reason = str(error)
         except FullDiskError:
             raise
-        except Exception as error:  # noqa: BLE001 - of whatever calculator
+        except Exception as error:
             if disk := full_disk(error, folder):
                 raise disk from error
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"

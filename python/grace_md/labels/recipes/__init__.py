@@ -1,11 +1,11 @@
 """Recipes by name, and how a run file chooses one.
 
-    recipe: gpaw                       # or
-    calculator: {path: ase.calculators.emt.EMT, kwargs: {}}
+recipe: gpaw                       # or
+calculator: {path: ase.calculators.emt.EMT, kwargs: {}}
 
-    settings: {cutoff: 700}
-    accept: {max_force: 60.0}
-    batch: 1
+settings: {cutoff: 700}
+accept: {max_force: 60.0}
+batch: 1
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from grace_md.labels.recipes.base import Recipe
-from grace_md.labels.records import Label, LabelRejected
+from grace_md.labels.records import Label, LabelRejectedError
 from grace_md.strict import ConfigError, apply_overrides, parse, read_mapping
 
 __all__ = ["RECIPES", "Accept", "LabelConfig", "load_config", "make_recipe"]
@@ -56,7 +56,7 @@ class Accept:
     min_distance: float | None = None
 
     def check_structure(self, atoms: Atoms) -> None:
-        """Raise LabelRejected for a structure outside the limits."""
+        """Raise LabelRejectedError for a structure outside the limits."""
         if self.min_distance is None:
             return
         from ase.neighborlist import neighbor_list  # noqa: PLC0415 - slow to import
@@ -65,27 +65,28 @@ class Accept:
         i, j, d = neighbor_list("ijd", atoms, list(self.min_distance * radii))
         if len(d):
             worst = float((d / (radii[i] + radii[j])).min())
-            raise LabelRejected(
+            raise LabelRejectedError(
                 f"two atoms are at {worst:.3f} of the sum of their covalent radii, below "
                 f"`accept.min_distance` = {self.min_distance:g}"
             )
 
     def check_label(self, label: Label) -> None:
-        """Raise LabelRejected for a label outside the limits."""
+        """Raise LabelRejectedError for a label outside the limits."""
         force = float(np.sqrt((label.forces**2).sum(axis=1)).max(initial=0.0))
         if self.max_force is not None and force > self.max_force:
-            raise LabelRejected(f"a force of {force:.4g} eV/A exceeds `accept.max_force` = {self.max_force:g}")
+            raise LabelRejectedError(f"a force of {force:.4g} eV/A exceeds `accept.max_force` = {self.max_force:g}")
         stress = 0.0 if label.stress is None else float(np.abs(label.stress).max())
         if self.max_stress is not None and stress > self.max_stress:
-            raise LabelRejected(f"a stress of {stress:.4g} eV/A^3 exceeds `accept.max_stress` = {self.max_stress:g}")
+            raise LabelRejectedError(
+                f"a stress of {stress:.4g} eV/A^3 exceeds `accept.max_stress` = {self.max_stress:g}"
+            )
 
 
 @dataclass(frozen=True)
 class LabelConfig:
     """A recipe with its settings, as in a run file. `batch` is the number of structures in one job."""
 
-    recipe: str = ""
-    calculator: dict[str, Any] | None = None
+    recipe: str
     settings: dict[str, Any] = field(default_factory=dict)
     accept: Accept = field(default_factory=Accept)
     batch: int | None = None
@@ -107,24 +108,23 @@ def load_config(source: str | os.PathLike[str] | Mapping[str, Any], overrides: S
     else:
         mapping = {"recipe": str(source)}
     mapping = apply_overrides(mapping, overrides)
-    calculator = mapping.pop("calculator", None)  # free keys: its keyword arguments are those of the class
-    config = parse(_Plain, mapping)
-    if (calculator is None) == (not config.recipe):
+    # Both are free here: their keys are those of a recipe, or keyword arguments of a class.
+    calculator, settings = mapping.pop("calculator", None), mapping.pop("settings", {})
+    plain = parse(_Plain, mapping)
+    for name, section in (("calculator", calculator or {}), ("settings", settings)):
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"`{name}` = {section!r} must be a section.")
+    if (calculator is None) == (not plain.recipe):
         raise ConfigError("give either `recipe`, with a name, or `calculator`, with the path of a class.")
-    if calculator is not None:
-        if config.settings.get("calculator") or not isinstance(calculator, Mapping):
-            raise ConfigError("`calculator` must be a section with `path` and `kwargs`.")
-        settings = {**dict(calculator), **config.settings}
-        return LabelConfig("ase", None, settings, config.accept, config.batch)
-    if config.batch is not None and config.batch < 1:
-        raise ConfigError(f"`batch` = {config.batch} must be at least 1.")
-    return LabelConfig(config.recipe, None, dict(config.settings), config.accept, config.batch)
+    if plain.batch is not None and plain.batch < 1:
+        raise ConfigError(f"`batch` = {plain.batch} must be at least 1.")
+    merged = {**(calculator or {}), **settings}
+    return LabelConfig(plain.recipe or "ase", merged, plain.accept, plain.batch)
 
 
 @dataclass(frozen=True)
 class _Plain:
     recipe: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
     accept: Accept = field(default_factory=Accept)
     batch: int | None = None
 
@@ -137,5 +137,9 @@ def make_recipe(config: LabelConfig) -> Recipe:
         raise ConfigError(f"`recipe` = {config.recipe!r} is unknown; {hint}")
     module, name = RECIPES[config.recipe]
     kind = getattr(importlib.import_module(module), name)
-    recipe: Recipe = kind(parse(kind.settings_type, config.settings, "settings"))
+    # Keyword arguments of a class are of any type, which strict reading does not know.
+    free = {key: value for key, value in config.settings.items() if key in kind.free_settings}
+    strict = {key: value for key, value in config.settings.items() if key not in free}
+    settings = parse(kind.settings_type, strict, "settings")
+    recipe: Recipe = kind(dataclasses.replace(settings, **free))
     return recipe

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from grace_md.labels.records import Label, LabelFailure
+from grace_md.labels.records import Label, LabelFailedError
 
 __all__ = ["AseRecipe", "Recipe", "package_versions"]
 
@@ -36,12 +36,14 @@ class Recipe(ABC):
     ----------------
     name : what users write
     settings_type : dataclass of its settings; every field has a default
+    free_settings : fields that hold whatever the run file says
     batch : structures in one job: 1 for codes that run for minutes and leave files, more for fast ones
     """
 
     name: ClassVar[str]
     settings_type: ClassVar[type[Any]]
     batch: ClassVar[int] = 1
+    free_settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: Any = None) -> None:
         self.settings = self.settings_type() if settings is None else settings
@@ -54,7 +56,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def label(self, atoms: Atoms, folder: Path) -> Label:
-        """Label one structure; files go to `folder`. Raises LabelFailure, or anything else, with the reason."""
+        """Label one structure; files go to `folder`. Raises LabelFailedError, or anything else, with the reason."""
 
     def versions(self) -> dict[str, str]:
         """Return the programs that labels depend on, with their versions."""
@@ -108,14 +110,14 @@ class AseRecipe(Recipe):
     def _results(self, atoms: Atoms, calculator: Any) -> Label:
         energy = float(atoms.get_potential_energy())
         if not self.converged(calculator):
-            raise LabelFailure("the self-consistent field did not converge")
+            raise LabelFailedError("the self-consistent field did not converge")
         forces = np.array(atoms.get_forces(), dtype=np.float64)
         stress = None
         if self.wants_stress(atoms):
             try:
                 stress = np.array(atoms.get_stress(), dtype=np.float64)
             except (NotImplementedError, PropertyNotImplementedError):
-                raise LabelFailure(
+                raise LabelFailedError(
                     f"{type(calculator).__name__} gives no stress; set `stress: never` in the recipe"
                 ) from None
         free = calculator.results.get("free_energy")

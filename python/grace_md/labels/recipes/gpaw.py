@@ -11,8 +11,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from grace_md.labels.moments import initial_moments
-from grace_md.labels.records import Label, LabelFailure
 from grace_md.labels.recipes.base import AseRecipe, package_versions
+from grace_md.labels.records import Label, LabelFailedError
 
 __all__ = ["GpawRecipe", "GpawSettings"]
 
@@ -127,7 +127,7 @@ class GpawRecipe(AseRecipe):
         try:
             return super()._results(atoms, calculator)
         except KohnShamConvergenceError:
-            raise LabelFailure(
+            raise LabelFailedError(
                 f"the self-consistent field did not converge in {self.settings.maxiter} steps"
             ) from None
 

@@ -44,7 +44,7 @@ class EmtRecipe(AseRecipe):
 
 @dataclass(frozen=True)
 class TbliteSettings:
-    """Settings of tblite: `method` is GFN1-xTB or GFN2-xTB, `electronic_temperature` in K, `max_iterations` of the SCF."""
+    """Settings: `method` is GFN1-xTB or GFN2-xTB, `electronic_temperature` in K, `max_iterations` of the SCF."""
 
     method: str = "GFN1-xTB"
     electronic_temperature: float = 300.0
@@ -124,6 +124,7 @@ class ClassPathRecipe(AseRecipe):
 
     name = "ase"
     settings_type = ClassPathSettings
+    free_settings = ("kwargs",)
     batch = 10
 
     def __init__(self, settings: ClassPathSettings) -> None:
