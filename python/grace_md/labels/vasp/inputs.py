@@ -85,10 +85,10 @@ def poscar(atoms: Atoms) -> str:
     species, order = species_order(atoms)
     symbols = atoms.get_chemical_symbols()
     lines = [atoms.get_chemical_formula(), "1.0"]
-    lines += [" ".join(f"{x:20.14f}" for x in row) for row in atoms.cell.array]
+    lines += [" ".join(f"{x:18.12f}" for x in row) for row in atoms.cell.array]
     lines += [" ".join(species), " ".join(str(symbols.count(name)) for name in species), "Direct"]
     fractional = atoms.get_scaled_positions(wrap=False)
-    lines += [" ".join(f"{x:20.16f}" for x in fractional[k]) for k in order]
+    lines += [" ".join(f"{x:18.14f}" for x in fractional[k]) for k in order]
     return "\n".join(lines) + "\n"
 
 
