@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 from ase.io import read, write
-from label_tools import calls, copper, make_farm, misbehaving_config, work
-from tolerances import EXTXYZ_DIGITS, assert_close
 
 from grace_md.cli import main
 from grace_md.labels import Farm, Label, LabelFailedError, create_farm
@@ -25,6 +23,8 @@ from grace_md.labels.records import FullDiskError, RecordWriter, read_outcomes
 from grace_md.labels.store import STALE_SECONDS, JobStore
 from grace_md.labels.worker import FINISHED, OVER_BUDGET, STOPPED, Limits, Worker, over_budget
 from grace_md.strict import ConfigError
+from label_tools import calls, copper, make_farm, misbehaving_config, work
+from tolerances import EXTXYZ_DIGITS, assert_close
 
 
 def test_labels_are_those_of_the_calculator_in_the_order_of_the_input(tmp_path: Path) -> None:

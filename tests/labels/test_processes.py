@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 from ase.io import read
-from label_tools import calls, make_farm, work
 
 from grace_md.labels import Farm
 from grace_md.labels.collect import collect
 from grace_md.labels.pool import run_farm
 from grace_md.labels.store import JobStore
 from grace_md.labels.worker import FINISHED, Limits
+from label_tools import calls, make_farm, work
 
 TESTS = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0  # s, before a process that should do something is given up

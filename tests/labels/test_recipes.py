@@ -9,8 +9,6 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read
-from label_tools import copper, work
-from tolerances import assert_close
 
 from grace_md.labels import create_farm
 from grace_md.labels.collect import collect
@@ -18,6 +16,8 @@ from grace_md.labels.moments import initial_moments
 from grace_md.labels.recipes import RECIPES, load_config, make_recipe
 from grace_md.labels.recipes.gpaw import GpawRecipe, GpawSettings
 from grace_md.labels.recipes.simple import ClassPathRecipe, ClassPathSettings
+from label_tools import copper, work
+from tolerances import assert_close
 
 DATA = Path(__file__).resolve().parents[1] / "data/labels"
 # CHGNet computes in float; other processors and versions of torch round otherwise.

@@ -12,9 +12,6 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read, write
-from label_tools import work
-from tolerances import assert_close
-from vasp_tools import Run, calculated, outcar, vasprun
 
 from grace_md.cli import main
 from grace_md.labels import Farm, LabelFailedError, create_farm
@@ -22,6 +19,9 @@ from grace_md.labels.recipes import load_config
 from grace_md.labels.vasp.cost import estimate, valence_electrons
 from grace_md.labels.vasp.inputs import incar, kpoint_mesh, magmom, potcar_symbols, species_order, write_inputs
 from grace_md.labels.vasp.parse import read_run
+from label_tools import work
+from tolerances import assert_close
+from vasp_tools import Run, calculated, outcar, vasprun
 
 TESTS = Path(__file__).resolve().parents[1]
 GOLDEN = TESTS / "data/vasp/FeOGdH"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.data import covalent_radii
-from tolerances import assert_close
 
 from grace_md.labels.zbl import zbl
+from tolerances import assert_close
 
 FORMULA = 1e-12  # relative: a few exponentials
 STEP = 1e-5  # A

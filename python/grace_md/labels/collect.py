@@ -61,7 +61,7 @@ def _add_extra(atoms: Atoms, label: Label, results: dict[str, Any]) -> None:
         if key == "magmoms" and len(value) == len(atoms):
             results["magmoms"] = np.array(value, dtype=np.float64)
         else:
-            atoms.info[f"label_{key}"] = value
+            atoms.info[f"label_{key}"] = np.array(value) if isinstance(value, list) else value
 
 
 def _versions(provenance: Mapping[str, Any]) -> str:

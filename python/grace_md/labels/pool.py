@@ -125,7 +125,7 @@ def _watch(farm: Farm, pool: _Pool, bar: ProgressBar, stop: threading.Event) -> 
         pool.reap(counts.settled, replace=not asked)
         rate = (counts.settled - first) / (time.monotonic() - begin)
         problems = [f"{n} {word}" for n, word in ((counts.failed, "failed"), (counts.rejected, "rejected")) if n]
-        bar.set(counts.settled, ", ".join([f"{rate:.2f}/s", *problems]))
+        bar.set(counts.settled, ", ".join([f"{rate:.3g}/s", *problems]))
 
 
 def failure_summary(farm: Farm, most: int = 5) -> list[str]:

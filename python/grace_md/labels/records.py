@@ -61,7 +61,7 @@ class Label:
         if self.forces.shape != (n_atoms, 3):
             raise LabelFailedError(f"the calculator gave forces of shape {list(self.forces.shape)} for {n_atoms} atoms")
         if need_stress and self.stress is None:
-            raise LabelFailedError("the calculator gave no stress for a periodic cell; set `stress: never` to do without")
+            raise LabelFailedError("there is no stress; a label of a periodic cell has one")
         for name in ("energy", "forces", "stress", "free_energy"):
             value = getattr(self, name)
             if value is not None and not np.isfinite(np.asarray(value, dtype=np.float64)).all():

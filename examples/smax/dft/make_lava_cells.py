@@ -72,7 +72,6 @@ def main() -> None:
     args = parser.parse_args()
     cells = [cell(index) for index in range(args.n)]
     write(args.output, cells, format="extxyz")
-    print(f"{len(cells)} cells, {sum(map(len, cells))} atoms -> {args.output}")
 
 
 if __name__ == "__main__":
