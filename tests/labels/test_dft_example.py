@@ -59,7 +59,8 @@ def test_a_shift_per_element_is_no_error(compare: Any) -> None:
 def test_what_no_shift_explains_is_an_error(compare: Any) -> None:
     images = labelled(12)
     noise = np.random.default_rng(6).normal(size=12)
-    results = [(a.get_potential_energy() + n, a.get_forces(), a.get_stress()) for a, n in zip(images, noise, strict=True)]
+    pairs = zip(images, noise, strict=True)
+    results = [(a.get_potential_energy() + n, a.get_forces(), a.get_stress()) for a, n in pairs]
     found = compare.errors(images, results)
     assert 0.2 * 1e3 * noise.std() / 8 < found.energy[1] <= 1e3 * np.sqrt((noise**2).mean()) / 8
     assert_close(found.forces, (0.0, 0.0), 0.0)

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from ase.io import read
 
-from grace_md.labels import Farm
+from grace_md.labels import Farm, label_jobs
 from grace_md.labels.collect import collect
 from grace_md.labels.pool import run_farm
 from grace_md.labels.store import JobStore
@@ -69,6 +70,15 @@ def test_two_workers_share_a_farm(tmp_path: Path) -> None:
     assert sorted(calls(log)) == list(range(24))
     processes = {line.split()[1] for line in log.read_text().splitlines()}
     assert str(os.getpid()) not in processes
+
+
+def test_any_executor_can_label(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    make_farm(tmp_path / "farm", 8, 1, log=str(log))
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as executor:
+        codes = [executor.submit(label_jobs, str(tmp_path / "farm")).result() for _ in range(2)]
+    assert codes == [FINISHED, FINISHED]
+    assert sorted(calls(log)) == list(range(8))
 
 
 @pytest.mark.parametrize("victim", ["group", "parent"])

@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from grace_md.labels.farm import Farm, create_farm
 from grace_md.labels.records import Label, LabelFailedError
+from grace_md.labels.worker import label_jobs
 
-__all__ = ["Farm", "Label", "LabelFailedError", "create_farm"]
+__all__ = ["Farm", "Label", "LabelFailedError", "create_farm", "label_jobs"]

@@ -132,11 +132,11 @@ class JobStore:
             raise full_disk(error, path.parent) or error from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, reads: bool = False) -> Iterator[sqlite3.Connection]:
         """A connection of its own each time: cheap beside a label, and safe in threads and after a fork."""
         try:
             with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
                 try:
                     yield connection
                 except BaseException:
@@ -222,7 +222,7 @@ class JobStore:
 
     def counts(self) -> Counts:
         """Return structures by outcome and jobs by state."""
-        with self._transaction() as db:
+        with self._transaction(reads=True) as db:
             sums = db.execute(
                 "SELECT COALESCE(SUM(n), 0), COALESCE(SUM(done), 0), COALESCE(SUM(failed), 0), "
                 "COALESCE(SUM(rejected), 0), COALESCE(SUM(seconds), 0) FROM jobs"
@@ -232,16 +232,16 @@ class JobStore:
 
     def jobs(self) -> list[tuple[int, int, int, str]]:
         """Return number, size, round and state of all jobs."""
-        with self._transaction() as db:
+        with self._transaction(reads=True) as db:
             return list(db.execute("SELECT id, n, round, state FROM jobs ORDER BY id"))
 
     def reasons(self) -> list[tuple[int, int, str, str]]:
         """Return job, item, status and reason of every structure without a label that was tried."""
-        with self._transaction() as db:
+        with self._transaction(reads=True) as db:
             return list(db.execute("SELECT job, item, status, reason FROM reasons ORDER BY job, item"))
 
     def workers(self) -> list[tuple[int, str, str, float]]:
         """Return job, host, process and seconds since the last sign of life of every claim."""
-        with self._transaction() as db:
+        with self._transaction(reads=True) as db:
             query = "SELECT id, host, process, ? - heartbeat FROM jobs WHERE state = 'claimed'"
             return list(db.execute(query, (self._clock(),)))

@@ -26,7 +26,8 @@ from grace_md.labels.records import (
 )
 from grace_md.labels.store import HEARTBEAT_SECONDS, Claim, Counts
 
-__all__ = ["FINISHED", "OVER_BUDGET", "STOPPED", "Limits", "Worker", "over_budget", "stop_on_signals"]
+__all__ = ["FINISHED", "OVER_BUDGET", "STOPPED", "Limits", "Worker", "label_jobs", "over_budget",
+           "stop_on_signals"]  # fmt: skip
 
 FINISHED, STOPPED, OVER_BUDGET = 0, 75, 3  # 75: the code that queues take for "start me again"
 REPORT_SECONDS = 2.0
@@ -220,3 +221,14 @@ class Worker:
         finally:
             over.set()
             thread.join()
+
+
+def label_jobs(folder: str, max_failures: float = 0.2, seconds: float | None = None) -> int:
+    """Label jobs of the farm in `folder` until there are none or `seconds` are over: to be given to any executor.
+
+    ``executor.submit(label_jobs, "farm")`` once per worker works with `concurrent.futures`, executorlib (Flux, SLURM),
+    mpi4py, parsl and Dask, and as a job of jobflow: the function and what it takes and returns are plain. Returns
+    FINISHED (0), STOPPED (75) or OVER_BUDGET (3).
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    return Worker(Farm(folder), limits=Limits(max_failures, deadline)).run()
