@@ -1,4 +1,3 @@
-# ruff: noqa: T201 - it prints its table
 """Print the errors of models and of CHGNet + ZBL against labelled structures, for example against PBE.
 
     python compare_dft.py ../../../tests/data/dft/lava_pbe_40.extxyz --model lava9_1l --recipe chgnet-zbl
@@ -96,9 +95,10 @@ def main() -> None:
     parser.add_argument("labelled")
     parser.add_argument("--model", action="append", default=[], help="GRACE weight file, or name of a shipped one")
     parser.add_argument("--recipe", action="append", default=[], help="recipe of `grace-md label`")
+    parser.add_argument("--without", action="append", default=[], metavar="ELEMENT", help="leave out what holds it")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     args = parser.parse_args()
-    images = read(args.labelled, ":")
+    images = [a for a in read(args.labelled, ":") if not set(args.without) & set(a.get_chemical_symbols())]
     forces = np.concatenate([atoms.get_forces().ravel() for atoms in images])
     stress = np.concatenate([atoms.get_stress() for atoms in images]) / GPa
     counts = composition_matrix(images)
