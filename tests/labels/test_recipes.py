@@ -92,6 +92,22 @@ def test_any_calculator_by_its_path(tmp_path: Path) -> None:
     assert never.label(bulk("Ar"), tmp_path).stress is None
 
 
+def test_files_of_a_calculator_go_to_the_directory_of_each_structure(tmp_path: Path) -> None:
+    recipe = ClassPathRecipe(ClassPathSettings("ase.calculators.emt.EMT"))
+    seen = []
+    for name in ("a", "b"):
+        recipe.label(bulk("Cu"), tmp_path / name)
+        seen.append((recipe._calculator, Path(recipe._calculator.directory).name))
+    assert [name for _, name in seen] == ["a", "b"]
+    assert seen[0][0] is seen[1][0]  # one instance
+    fresh = ClassPathRecipe(ClassPathSettings("ase.calculators.emt.EMT", fresh=True))
+    instances = []
+    for _ in range(2):
+        fresh.label(bulk("Cu"), tmp_path)
+        instances.append(fresh._calculator)
+    assert instances[0] is not instances[1]
+
+
 def test_initial_moments_are_those_of_the_table() -> None:
     assert initial_moments(["Fe", "O", "Gd", "Sm"]) == [2.5, 1.0, 7.94, 0.85]
 

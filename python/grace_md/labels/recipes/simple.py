@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from grace_md.labels.recipes.base import AseRecipe, package_versions
+from grace_md.labels.records import Label
 
 __all__ = ["ClassPathRecipe", "ClassPathSettings", "EmtRecipe", "EmtSettings", "TbliteRecipe", "TbliteSettings"]
 
@@ -147,12 +148,16 @@ class ClassPathRecipe(AseRecipe):
         return self.settings.stress == "auto" and super().wants_stress(atoms)
 
     def calculator(self, atoms: Atoms, folder: Path) -> Any:
-        """Return an instance; codes that write files write them to the directory of the job."""
-        self.needs_fresh_calculator = self.settings.fresh  # type: ignore[misc]
-        calculator = self._class(**self.settings.kwargs)
-        if hasattr(calculator, "directory") and "directory" not in self.settings.kwargs:
-            calculator.directory = str(folder)
-        return calculator
+        """Return an instance."""
+        return self._class(**self.settings.kwargs)
+
+    def label(self, atoms: Atoms, folder: Path) -> Label:
+        """Label by the calculator; codes that write files write them to the directory of the structure."""
+        if self._calculator is None or self.settings.fresh:
+            self._calculator = self.calculator(atoms, folder)
+        if hasattr(self._calculator, "directory") and "directory" not in self.settings.kwargs:
+            self._calculator.directory = str(folder)
+        return super().label(atoms, folder)
 
     def versions(self) -> dict[str, str]:
         """Add the package of the class."""
