@@ -16,6 +16,7 @@ COMMANDS = {
     "convert": ("grace_md.commands.convert", "copy a weight file so that LAMMPS reads it"),
     "eval": ("grace_md.commands.evaluate", "energies, forces, stresses of structures in files"),
     "train": ("grace_md.commands.train", "fit or fine-tune a model to labelled structures"),
+    "label": ("grace_md.commands.label", "label structures by any ASE calculator, GPAW, CHGNet or VASP"),
     "report": ("grace_md.commands.report", "errors of fitted models, data sets compared: tables, pictures, HTML"),
     "data": ("grace_md.commands.data", "describe and check labelled structures, keep them as shards"),
     "merge": ("grace_md.commands.merge", "join labelled sets; drop entries by rules, with reasons"),
