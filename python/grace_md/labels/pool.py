@@ -24,9 +24,13 @@ MOST_DEATHS = 5
 BROKEN = 1
 
 
-def _threads_per_worker(workers: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // workers)
+def _threads_per_worker() -> int:
+    """One, unless OMP_NUM_THREADS says otherwise: structures are small, and waiting threads cost more than they do.
+
+    CHGNet with two threads on two cores, one of them busy with something else, took 20 times as long as with one.
+    """
+    words = os.environ.get("OMP_NUM_THREADS", "1").split(",")[0]
+    return max(1, int(words)) if words.isdigit() else 1
 
 
 def _work(folder: Path, limits: Limits, threads: int, parent: int) -> None:
@@ -49,7 +53,7 @@ def _work(folder: Path, limits: Limits, threads: int, parent: int) -> None:
 class _Pool:
     def __init__(self, folder: Path, workers: int, limits: Limits) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._arguments = (folder, limits, _threads_per_worker(workers), os.getpid())
+        self._arguments = (folder, limits, _threads_per_worker(), os.getpid())
         self._most_deaths, self._deaths, self._settled = MOST_DEATHS * workers, 0, -1
         self.alive: list[BaseProcess] = []
         self.codes: list[int] = []
@@ -94,7 +98,7 @@ def run_farm(folder: str | os.PathLike[str], *, workers: int = 1, limits: Limits
     workers = min(workers, max(1, start.total - start.settled))
     stop = threading.Event()
     saved = os.environ.get("OMP_NUM_THREADS")
-    os.environ.setdefault("OMP_NUM_THREADS", str(_threads_per_worker(workers)))  # read when libraries are loaded
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads_per_worker()))  # read when libraries are loaded
     try:
         with stop_on_signals(stop), ProgressBar(start.total, "labels", start=start.settled) as bar:
             pool = _Pool(farm.folder, workers, limits)
