@@ -59,9 +59,10 @@ def vasprun(run: Run) -> str:
         f'<kpoints><generation param="Gamma"><v type="int" name="divisions">{" ".join(map(str, run.mesh))}</v>'
         '</generation><varray name="kpointlist"><v>0 0 0</v></varray><varray name="weights"><v>1.0</v></varray>'
         f'</kpoints>\n<parameters><separator name="electronic"><i type="int" name="NELM">{run.nelm}</i></separator>'
-        f"</parameters>\n<atominfo><array name=\"atoms\"><set>{atoms}</set></array></atominfo>\n"
+        f'</parameters>\n<atominfo><array name="atoms"><set>{atoms}</set></array></atominfo>\n'
         f"{_structure(run.atoms, 'initialpos')}\n<calculation>\n"
-        + f"<scstep>{energies}</scstep>\n" * run.steps
+        + f"<scstep>{energies}</scstep>\n"
+        * run.steps
         + f"{_structure(run.atoms)}\n{_varray('forces', run.forces)}\n{_varray('stress', -TO_KBAR * run.stress)}\n"
         f"{energies}</calculation>\n{_structure(run.atoms, 'finalpos')}\n</modeling>\n"
     )

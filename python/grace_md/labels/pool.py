@@ -11,9 +11,10 @@ from collections import Counter
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from grace_md.interrupt import on_stop_signal
 from grace_md.labels.farm import Farm
 from grace_md.labels.records import FAILED
-from grace_md.labels.worker import FINISHED, OVER_BUDGET, STOPPED, Limits, Worker, over_budget, stop_on_signals
+from grace_md.labels.worker import FINISHED, OVER_BUDGET, STOPPED, Limits, Worker, over_budget
 from grace_md.progress import ProgressBar
 
 __all__ = ["failure_summary", "run_farm"]
@@ -36,7 +37,7 @@ def _threads_per_worker() -> int:
 def _work(folder: Path, limits: Limits, threads: int, parent: int) -> None:
     """Body of a worker process: its exit code says how it ended."""
     stop = threading.Event()
-    with stop_on_signals(stop):
+    with on_stop_signal(lambda _: stop.set(), note=""):
         try:
             worker = Worker(Farm(folder), limits=limits, stop=stop, threads=threads)
             # Without its parent nobody could stop it: it ends as if it had been asked to.
@@ -100,7 +101,7 @@ def run_farm(folder: str | os.PathLike[str], *, workers: int = 1, limits: Limits
     saved = os.environ.get("OMP_NUM_THREADS")
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads_per_worker()))  # read when libraries are loaded
     try:
-        with stop_on_signals(stop), ProgressBar(start.total, "labels", start=start.settled) as bar:
+        with on_stop_signal(lambda _: stop.set()), ProgressBar(start.total, "labels", start=start.settled) as bar:
             pool = _Pool(farm.folder, workers, limits)
             _watch(farm, pool, bar, stop)
     finally:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from ase import Atoms
 
@@ -26,8 +24,7 @@ from grace_md.labels.records import (
 )
 from grace_md.labels.store import HEARTBEAT_SECONDS, Claim, Counts
 
-__all__ = ["FINISHED", "OVER_BUDGET", "STOPPED", "Limits", "Worker", "label_jobs", "over_budget",
-           "stop_on_signals"]  # fmt: skip
+__all__ = ["FINISHED", "OVER_BUDGET", "STOPPED", "Limits", "Worker", "label_jobs", "over_budget"]
 
 FINISHED, STOPPED, OVER_BUDGET = 0, 75, 3  # 75: the code that queues take for "start me again"
 REPORT_SECONDS = 2.0
@@ -56,23 +53,6 @@ def over_budget(counts: Counts, max_failures: float) -> bool:
     """Whether so many structures failed that going on is a waste; rejected ones do not count."""
     tried = counts.done + counts.failed
     return counts.failed > max_failures * max(tried, min(SMALLEST_SAMPLE, counts.total))
-
-
-@contextmanager
-def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at SIGTERM and SIGINT; a second SIGINT interrupts at once."""
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 class Worker:
