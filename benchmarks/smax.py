@@ -11,7 +11,8 @@ search  batches of candidates in this process after a seed phase, decisions incl
         algebra of ln det, and of all else (drawing, cores, optimiser, checks, decisions).
 run     `grace_md.smax.generate` to a folder, with 1 and more workers: what comes out per second of wall time and per
         second of processor time of the workers, and what commits to the disk cost.
-gain    ln det of equally many structures of one element, entropy-maximised and random with relaxed cores.
+gain    ln det of a seed phase and so many accepted structures of one element (preset single), and of equally many
+        random ones with relaxed cores; acceptance after the seed phase.
 
 Acceptance falls while a set grows. Searches are timed right after the seed phase, where it is highest; for runs, the
 second half of the accepted structures is given on its own, and the extrapolation to the 916,388 structures of the paper
@@ -181,31 +182,31 @@ def measure_run(config: SmaxConfig, accepted: int, workers: int, batch: int) -> 
 
 def measure_gain(config: SmaxConfig, accepted: int, batch: int) -> dict[str, Any]:
     entropy, used = seeded(config, batch)
-    tried, kept = 0, entropy.config.count
+    seed, tried, kept = entropy.config.count, 0, 0
     while kept < accepted:
         found = search(config, entropy.snapshot(config.statistics), range(used, used + batch))
         used += batch
         for item in found:
-            tried += 1
+            tried += kept < accepted
             if kept < accepted and decide(entropy, item, config).accepted:
                 commit(entropy, item, config)
                 kept += 1
     random = EntropyState.empty(entropy.atom.n_features)
     index = 0
-    while random.config.count < accepted:
+    while random.config.count < seed + accepted:
         for item in search(config, None, range(index, index + batch)):
-            if item.reason is None and random.config.count < accepted:
+            if item.reason is None and random.config.count < seed + accepted:
                 random.add(item.features)
         index += batch
-    gain = entropy.atom.log_det() - random.atom.log_det()
     return {
-        "structures": accepted,
+        "seed_structures": seed,
+        "accepted": accepted,
         "entropy_log_det": entropy.atom.log_det(),
         "random_log_det": random.atom.log_det(),
-        "gain": gain,
+        "gain": entropy.atom.log_det() - random.atom.log_det(),
         "entropy_dimension": entropy.atom.effective_dimension(),
         "random_dimension": random.atom.effective_dimension(),
-        "acceptance": (accepted - (entropy.config.count - kept)) / max(1, tried),
+        "acceptance": accepted / tried,
     }
 
 
@@ -228,7 +229,8 @@ def print_report(report: dict[str, Any]) -> None:
         )
     for row in report["gain"]:
         print(
-            f"gain    {row['structures']} structures of {row['element']}: ln det {row['entropy_log_det']:.1f}, random "
+            f"gain    {row['seed_structures']} random and {row['accepted']} accepted structures of {row['element']}: "
+            f"ln det {row['entropy_log_det']:.1f}, random "
             f"{row['random_log_det']:.1f}: {row['gain']:+.1f}; acceptance {100 * row['acceptance']:.0f} %"
         )
     if report["run"]:
@@ -247,7 +249,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="of runs")
     parser.add_argument("--accepted", type=int, default=300, help="structures of each run")
     parser.add_argument("--element", default="Sn", help="of the gain")
-    parser.add_argument("--gain", type=int, default=300, help="structures of the gain; 0: not measured")
+    parser.add_argument("--gain", type=int, default=300, help="structures accepted for the gain; 0: not measured")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     config = preset(options.preset)

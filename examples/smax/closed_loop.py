@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-RULES = "max-force:60,max-stress:2,duplicates"  # eV/A, eV/A^3: as for the shipped model
+RULES = "max-force:200,max-stress:10,duplicates"  # eV/A, eV/A^3; the paper keeps energies of 200 eV/atom
 ENTROPY, CRYSTALS, ENRICHED = "entropy", "crystals", "enriched"
 
 
@@ -84,14 +84,14 @@ class Loop:
                      result=done)  # fmt: skip
         self.run("grace-md", "label", "run", farm, "--workers", self.args.workers, result=done)
         self.run("grace-md", "label", "collect", farm, "-o", labelled, result=done)
-        self.run("grace-md", "merge", labelled, "-o", self.path(f"{name}_train.extxyz"), "--rules", RULES,
+        self.run("grace-md", "merge", labelled, "-o", self.path(f"{name}_set.extxyz"), "--rules", RULES,
                  "--split", f"composition:{self.args.test_share}", "--drop-list", self.path(f"{name}_dropped.csv"),
-                 result=f"{name}_train.extxyz")  # fmt: skip
+                 result=f"{name}_set.test.extxyz")  # fmt: skip
 
     def train(self, model: str, sets: list[str]) -> None:
         """Steps 5 and 8: the same small model and the same number of optimiser steps for every set."""
         config = {
-            "data": {"train": [str(self.path(f"{name}_train.extxyz").resolve()) for name in sets], "split": 0.1},
+            "data": {"train": [str(self.path(f"{name}_set.train.extxyz").resolve()) for name in sets], "split": 0.1},
             "model": {"preset": "1L-small", "cutoffs": 6.0, "lmax": 3, "n_rad": 12, "width": 16, "n_densities": 8,
                       "embedding": 16, "elements": sorted(self.args.elements.split(","))},
             "fit": {"epochs": max(1, round(self.args.epochs / len(sets))), "batch": 8, "ema": 0.98},
@@ -111,7 +111,7 @@ class Loop:
     def table(self) -> None:
         """Step 9."""
         models = [f"{name}={self.path(f'fit_{name}')}/model.npz" for name in (CRYSTALS, ENTROPY, "both")]
-        tests = [f"{name}={self.path(f'{name}_train.test.extxyz')}" for name in (CRYSTALS, ENTROPY, ENRICHED)]
+        tests = [f"{name}={self.path(f'{name}_set.test.extxyz')}" for name in (CRYSTALS, ENTROPY, ENRICHED)]
         self.run("grace-md", "report", "fit", *models, *(word for test in tests for word in ("--data", test)),
                  "-o", self.path("table"), result="table")  # fmt: skip
 

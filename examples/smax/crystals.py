@@ -17,16 +17,34 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_numbers, covalent_radii
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from ase.spacegroup import crystal
 
+from grace_md.labels.recipes import load_config, make_recipe
+from grace_md.labels.recipes.base import Recipe
 from grace_md.progress import ProgressBar
 
 STRAIN = 0.05  # standard deviation of the entries of the strain
 DISPLACEMENTS = (0.03, 0.1, 0.2, 0.3)  # A, standard deviation of one component
+
+
+class RecipeCalculator(Calculator):  # type: ignore[misc]
+    """A recipe of `grace-md label` as a calculator of ASE."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.recipe.start(threads=1)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)) -> None:
+        super().calculate(atoms, properties, system_changes)
+        label = self.recipe.label(self.atoms, Path())
+        self.results = {"energy": label.energy, "forces": label.forces, "stress": label.stress}
 
 
 def elemental(element: str) -> list[Atoms]:
@@ -82,7 +100,7 @@ def relaxed(prototypes: list[Atoms], calculator: Calculator, steps: int = 60) ->
             atoms.calc = None
             if 0.5 < atoms.get_volume() / before < 2.0 and np.isfinite(atoms.positions).all():
                 kept.append(atoms)
-            bar.update(len(kept))
+            bar.update()
     return kept
 
 
@@ -119,9 +137,8 @@ def main() -> None:
     if args.output.exists():
         parser.error(f"`{args.output}` exists; give another name or remove it.")
     warnings.filterwarnings("ignore", category=UserWarning, module="chgnet|ase")
-    from grace_md.labels.recipes import make_calculator  # noqa: PLC0415
-
-    structures = make(args.elements.split(","), args.number, args.seed, make_calculator("chgnet-zbl"))
+    calculator = RecipeCalculator(make_recipe(load_config("chgnet-zbl")))
+    structures = make(args.elements.split(","), args.number, args.seed, calculator)
     ase.io.write(args.output, structures)
     print(f"{len(structures)} structures in {args.output}")
 

@@ -92,9 +92,14 @@ def _single(words: str) -> dict[str, Any]:
     symbols = _symbols(words, "single")
     if len(symbols) != 1:
         raise ConfigError("`--preset single` needs one element, for example single:Sn.")
+    # One element soon runs out of new environments: a set that begins with many random ones of ordinary density, and
+    # small cells, keep three of four candidates acceptable over the first hundreds of structures.
     return {
         "elements": {"symbols": symbols, "weights": "uniform"},
-        "composition": {"n_elements": [1.0], "max_elements": 1},
+        "composition": {"n_elements": [1.0], "max_elements": 1, "n_atoms": "uniform", "min_atoms": 4, "max_atoms": 10},
+        "density": {"phi_min": 0.35, "phi_max": 0.7, "high_fraction": 0.0, "low_fraction": 0.0},
+        "radii": {"extreme_fraction": 0.0},
+        "statistics": {"seed_items_per_feature": 40.0},
     }
 
 
