@@ -27,8 +27,8 @@ from grace_md.labels.recipes import load_config, make_recipe
 from grace_md.labels.recipes.base import Recipe
 from grace_md.progress import ProgressBar
 
-STRAIN = 0.05  # standard deviation of the entries of the strain
-DISPLACEMENTS = (0.03, 0.1, 0.2, 0.3)  # A, standard deviation of one component
+STRAIN = 0.03  # standard deviation of the entries of the strain
+DISPLACEMENTS = (0.03, 0.08, 0.14, 0.2)  # A, standard deviation of one component: about 100 to 2000 K
 
 
 class RecipeCalculator(Calculator):  # type: ignore[misc]
