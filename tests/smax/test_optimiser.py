@@ -136,3 +136,19 @@ def test_nothing_to_do() -> None:
     assert np.array_equal(found.rows, rows)
     assert list(found.evaluations) == [1, 1]
     assert list(maximise(problem, rows, SETTINGS, 0).iterations) == [0, 0]
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "fire"])
+def test_a_floor_that_is_out_of_reach_ends_a_climb(method: str) -> None:
+    """Values rise to zero: a floor below is reached and changes nothing, one far above is given up after some steps."""
+    problem = hills(4)
+    start = np.zeros((problem.first_row[-1], 3))
+    settings = replace(SETTINGS, method=method, fire_step=0.05, give_up_after=3, give_up_horizon=20.0)
+    free = maximise(problem, start, settings, 500)
+    reached = maximise(problem, start, settings, 500, floor=float(free.values.min()) - 1e3)
+    assert np.array_equal(reached.rows, free.rows)
+    given_up = maximise(problem, start, settings, 500, floor=1e6)
+    assert (given_up.iterations == 3).all()
+    assert (given_up.values < free.values).all()
+    patient = maximise(problem, start, replace(settings, give_up_after=0), 500, floor=1e6)
+    assert np.array_equal(patient.rows, free.rows)

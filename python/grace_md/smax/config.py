@@ -180,6 +180,11 @@ class OptimiserSettings:
     objective_tolerance: float = _setting(1e-4, "ours", "stop when a step gains less Phi than this times max(1, |Phi|)")
     armijo: float = _setting(1e-4, "ours", "share of the linear gain that a step must reach")
     max_backtracks: int = _setting(8, "ours", "shorter steps tried in a row")
+    give_up_after: int = _setting(
+        4, "ours", "steps over which the rise of Phi is measured; a candidate is left if at that rate its entropy gain "
+        "stays negative; 0: all are maximised to the end"
+    )  # fmt: skip
+    give_up_horizon: float = _setting(60.0, "ours", "steps over which that rate is taken to last; it only ever falls")
     fire_step: float = _setting(0.02, "ours", "first time step of fire, in A per square root of 1/A")
     core_iterations: int = _setting(
         40, "ours", "steps of the relaxation of cores alone, before Phi is maximised and, for what is left, after it"

@@ -46,6 +46,8 @@ NOT_NEGATIVE = (
     "optimiser.gradient_tolerance",
     "optimiser.objective_tolerance",
     "optimiser.core_iterations",
+    "optimiser.give_up_after",
+    "optimiser.give_up_horizon",
     "optimiser.core_gradient_tolerance",
     "optimiser.core_objective_tolerance",
     "descriptor.rmin0",

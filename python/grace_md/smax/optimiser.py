@@ -57,16 +57,19 @@ class Maximum:
     iterations: NDArray[np.int64]
 
 
-def maximise(problem: Problem, rows: Floats, settings: OptimiserSettings, max_iterations: int) -> Maximum:
+def maximise(
+    problem: Problem, rows: Floats, settings: OptimiserSettings, max_iterations: int, floor: float = -np.inf
+) -> Maximum:
     """Climb from `rows` [R, 3] to local maxima, at most `max_iterations` steps each.
 
     A problem ends when no component of its gradient exceeds `gradient_tolerance`, a step gains less than
-    `objective_tolerance` times max(1, |value|), no step along its gradient gains, or steps or evaluations are used up.
+    `objective_tolerance` times max(1, |value|), no step along its gradient gains, or steps or evaluations are used up;
+    also when, at the rate of the last `give_up_after` steps, `give_up_horizon` more would not bring it to `floor`.
     """
     if not max_iterations:
         values, _ = problem.evaluate(rows)
         return Maximum(rows, values, np.ones(len(values), np.int64), np.zeros(len(values), np.int64))
-    climb = (_Fire if settings.method == "fire" else _Lbfgs)(problem, rows, settings, max_iterations)
+    climb = (_Fire if settings.method == "fire" else _Lbfgs)(problem, rows, settings, max_iterations, floor)
     while climb.step():
         pass
     return climb.result()
@@ -75,9 +78,12 @@ def maximise(problem: Problem, rows: Floats, settings: OptimiserSettings, max_it
 class _Climb:
     """What all methods share: the problems that still move, and where the others ended."""
 
-    def __init__(self, problem: Problem, rows: Floats, settings: OptimiserSettings, max_iterations: int) -> None:
+    def __init__(
+        self, problem: Problem, rows: Floats, settings: OptimiserSettings, max_iterations: int, floor: float
+    ) -> None:
         self.settings = settings
         self.max_iterations = max_iterations
+        self.floor = floor if settings.give_up_after else -np.inf
         self.all_rows = rows.copy()
         self.all_values = np.full(len(problem.first_row) - 1, -np.inf)
         self.all_evaluations = np.zeros(len(self.all_values), np.int64)
@@ -89,6 +95,7 @@ class _Climb:
         self.f, self.g = problem.evaluate(self.x)
         self.iterations = np.zeros(len(self.ids), np.int64)
         self.evaluations = np.ones(len(self.ids), np.int64)
+        self.past = np.tile(self.f, (settings.give_up_after + 1, 1))  # values after the last steps, newest last
         self._index()
 
     def _index(self) -> None:
@@ -108,6 +115,17 @@ class _Climb:
         steepest = np.maximum.reduceat(np.abs(self.g).max(axis=1), self.first)
         return np.asarray(~(steepest > self.settings.gradient_tolerance) | ~np.isfinite(self.f + steepest))
 
+    def below_floor(self, moved: Flags) -> Flags:
+        """Where a step was taken and the floor is out of reach, [S]."""
+        self.past[:-1, moved] = self.past[1:, moved]
+        self.past[-1, moved] = self.f[moved]
+        after = self.settings.give_up_after
+        if not np.isfinite(self.floor):
+            return np.zeros(len(moved), np.bool_)
+        rate = np.maximum((self.past[-1] - self.past[0]) / after, 0.0)
+        out_of_reach = self.past[-1] + self.settings.give_up_horizon * rate < self.floor
+        return np.asarray(moved & (self.iterations >= after) & out_of_reach)
+
     def retire(self, ended: Flags) -> Flags:
         """Put down the problems that ended, and return which rows stay."""
         rows = ended[self.owner]
@@ -118,6 +136,7 @@ class _Climb:
         stay, rows = ~ended, ~rows
         self.ids, self.row_ids, self.x, self.g = self.ids[stay], self.row_ids[rows], self.x[rows], self.g[rows]
         self.f, self.iterations, self.evaluations = self.f[stay], self.iterations[stay], self.evaluations[stay]
+        self.past = self.past[:, stay]
         if len(self.ids):
             self.problem = self.problem.select(stay)
             self._index()
@@ -132,8 +151,10 @@ class _Climb:
 
 
 class _Lbfgs(_Climb):
-    def __init__(self, problem: Problem, rows: Floats, settings: OptimiserSettings, max_iterations: int) -> None:
-        super().__init__(problem, rows, settings, max_iterations)
+    def __init__(
+        self, problem: Problem, rows: Floats, settings: OptimiserSettings, max_iterations: int, floor: float
+    ) -> None:
+        super().__init__(problem, rows, settings, max_iterations, floor)
         n = len(self.ids)
         # Steps s and falls y of the gradient, newest last; pairs that do not exist have rho = 0 and do nothing.
         self.s = np.zeros((settings.history, *rows.shape))
@@ -163,7 +184,7 @@ class _Lbfgs(_Climb):
         self.tries = np.where(good, 0, self.tries + 1)
         hopeless = self._backtrack(~good, gain)
         ended = hopeless | (good & (self.flat() | (gain < tolerance) | (self.iterations >= self.max_iterations)))
-        ended |= self.evaluations >= self.settings.max_evaluations
+        ended |= self.below_floor(good) | (self.evaluations >= self.settings.max_evaluations)
         self._aim(good)
         self._drop(ended)
         return bool(len(self.ids))
@@ -233,8 +254,10 @@ class _Lbfgs(_Climb):
 class _Fire(_Climb):
     """Damped dynamics with unit masses; the best place of each problem counts, for values may fall on the way."""
 
-    def __init__(self, problem: Problem, rows: Floats, settings: OptimiserSettings, max_iterations: int) -> None:
-        super().__init__(problem, rows, settings, max_iterations)
+    def __init__(
+        self, problem: Problem, rows: Floats, settings: OptimiserSettings, max_iterations: int, floor: float
+    ) -> None:
+        super().__init__(problem, rows, settings, max_iterations, floor)
         n = len(self.ids)
         self.v = np.zeros_like(rows)
         self.dt, self.alpha = np.full(n, settings.fire_step), np.full(n, FIRE_ALPHA)
@@ -260,7 +283,7 @@ class _Fire(_Climb):
         self.best_x[rows] = self.x[rows]
         self.best_f = np.where(better, self.f, self.best_f)
         spent = (self.iterations >= self.max_iterations) | (self.evaluations >= self.settings.max_evaluations)
-        self._drop(self.flat() | spent)
+        self._drop(self.flat() | spent | self.below_floor(np.ones(len(self.ids), np.bool_)))
         return bool(len(self.ids))
 
     def _adapt(self, power: Floats) -> None:

@@ -40,14 +40,20 @@ def _symbols(words: str, name: str) -> list[str]:
     return found
 
 
+# Of atoms of different size. With the rule of the centre a large atom among small ones has hundreds of neighbours and
+# features that dwarf all others: after some hundred structures only more of the kind are accepted.
+PAIR_RULE = {"cutoff_rule": "pair"}
+PAPER = {"descriptor": PAIR_RULE, "statistics": {"seed_items_per_feature": 40.0}}
+
+
 def _paper(words: str) -> dict[str, Any]:
     _no_elements(words, "paper")
-    return {}
+    return dict(PAPER)
 
 
 def _paper_narrow(words: str) -> dict[str, Any]:
     _no_elements(words, "paper-narrow")
-    return {"radii": {"width_lo": 0.85, "width_hi": 1.15}}
+    return {**PAPER, "radii": {"width_lo": 0.85, "width_hi": 1.15}}
 
 
 def _no_elements(words: str, name: str) -> None:
@@ -63,6 +69,7 @@ def _alloy(words: str) -> dict[str, Any]:
         "elements": {"symbols": symbols, "weights": "uniform"},
         "composition": {"n_elements": [1.0 / len(symbols)] * len(symbols), "max_elements": len(symbols)},
         "density": {"phi_min": 0.4},
+        "descriptor": PAIR_RULE,
     }
 
 
@@ -85,6 +92,7 @@ def _oxide(words: str) -> dict[str, Any]:
             "rule": "neutral",
             "charges": {"O": [-2], **{symbol: OXIDATION_STATES[symbol] for symbol in cations}},
         },
+        "descriptor": PAIR_RULE,
     }
 
 
@@ -100,6 +108,7 @@ def _single(words: str) -> dict[str, Any]:
         "density": {"phi_min": 0.35, "phi_max": 0.7, "high_fraction": 0.0, "low_fraction": 0.0},
         "radii": {"extreme_fraction": 0.0},
         "statistics": {"seed_items_per_feature": 40.0},
+        "optimiser": {"give_up_after": 0},
     }
 
 

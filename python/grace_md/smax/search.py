@@ -105,7 +105,9 @@ def search(
         spheres = np.array([sphere_volume(c.radii) for c in candidates])
         limits = CellLimits.of(spheres, settings.density, settings.cell) if settings.optimiser.relax_cell else None
         problem = EntropyProblem(batch, descriptor, snapshot, settings.objective.core_strength, limits)
-        maximum = maximise(problem, problem.rows(), settings.optimiser, settings.optimiser.max_iterations)
+        # Phi is at most the gain: what stays below zero would not be accepted.
+        optimiser = settings.optimiser
+        maximum = maximise(problem, problem.rows(), optimiser, optimiser.max_iterations, floor=0.0)
         # What Phi still pushes together is small; the features hardly notice, and they are computed again.
         batch, evaluations = _relax_cores(problem.place(maximum.rows), settings), maximum.evaluations
     finished = [_stored(c, batch, s, settings) for s, c in enumerate(candidates)]
