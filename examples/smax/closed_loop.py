@@ -91,7 +91,8 @@ class Loop:
     def train(self, model: str, sets: list[str]) -> None:
         """Steps 5 and 8: the same small model and the same number of optimiser steps for every set."""
         config = {
-            "data": {"train": [str(self.path(f"{name}_set.train.extxyz").resolve()) for name in sets], "split": 0.1, "check": "warn"},
+            "data": {"train": [str(self.path(f"{name}_set.train.extxyz").resolve()) for name in sets],
+                     "split": 0.1, "check": "warn"},
             "model": {"preset": "1L-small", "cutoffs": 6.0, "lmax": 3, "n_rad": 12, "width": 16, "n_densities": 8,
                       "embedding": 16, "elements": sorted(self.args.elements.split(","))},
             "fit": {"epochs": max(1, round(self.args.epochs / len(sets))), "batch": 8, "ema": 0.98},
