@@ -115,9 +115,15 @@ void bind_snap(py::module_& m) {
       m, "SnapKernel",
       "SNAP bispectrum components of atoms with a cutoff radius each, and their adjoint. One object serves "
       "one thread at a time.")
-      .def(py::init<int, double, double>(), py::arg("twojmax") = 8, py::arg("rfac0") = 0.99363, py::arg("rmin0") = 0.0)
+      .def(py::init([](int twojmax, double rfac0, double rmin0, const std::string& device) {
+             const grace::snap::SnapOptions options{twojmax, rfac0, rmin0, grace::parse_device(device)};
+             py::gil_scoped_release release;  // starting a GPU takes a while
+             return grace::snap::make_snap(options);
+           }),
+           py::arg("twojmax") = 8, py::arg("rfac0") = 0.99363, py::arg("rmin0") = 0.0, py::arg("device") = "cpu")
       .def_property_readonly("twojmax", &Snap::twojmax)
       .def_property_readonly("n_features", &Snap::n_features, "55 for twojmax 8")
+      .def_property_readonly("device", &Snap::device_name, "\"cpu\", or the number and name of the GPU")
       .def_property_readonly("n_pairs", &Snap::n_pairs, "directed pairs within cutoffs of the last descriptors()")
       .def(
           "descriptors", &descriptors, py::arg("positions"), py::arg("cells"), py::arg("periodic"),

@@ -4,6 +4,7 @@
 #include "grace/error.hpp"
 #include "grace/evaluator_cuda/evaluator_cuda.hpp"
 #include "grace/neighbors_cuda/host_list.hpp"
+#include "grace/snap_cuda/snap_cuda.hpp"
 
 namespace grace {
 
@@ -21,5 +22,7 @@ std::unique_ptr<Evaluator> gpu::make_cuda_evaluator(ModelSpec, const EvaluatorOp
 NeighborList gpu::build_neighbors_cuda(int, const StructureBatch&, int, const double*, double) {
   throw Error(device::cuda_probe().reason);
 }
+
+std::unique_ptr<snap::Snap> snap::make_cuda_snap(const SnapOptions&) { throw Error(device::cuda_probe().reason); }
 
 }  // namespace grace

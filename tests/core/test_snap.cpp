@@ -9,10 +9,11 @@
 #include "check.hpp"
 #include "grace/isa.hpp"
 #include "grace/math/scalar_pack.hpp"
-#include "grace/snap/snap.hpp"
+#include "grace/snap/cpu_snap.hpp"
 
 namespace {
 
+using grace::snap::CpuSnap;
 using grace::snap::CutoffRule;
 using grace::snap::Snap;
 
@@ -114,7 +115,7 @@ TEST(snap_of_one_neighbour_in_closed_form) {
   batch.positions = positions;
   batch.cells = cell;
   batch.periodic = periodic;
-  Snap snap;
+  CpuSnap snap;
   std::vector<double> B(2 * 55);
   snap.descriptors(batch, cutoffs, CutoffRule::centre, B.data());
   CHECK(snap.n_pairs() == 1);  // the second atom does not see the first
@@ -138,7 +139,7 @@ TEST(snap_of_one_neighbour_in_closed_form) {
 TEST(snap_gradients_are_the_differences) {
   for (CutoffRule rule : {CutoffRule::centre, CutoffRule::pair}) {
     Problem problem;
-    Snap snap;
+    CpuSnap snap;
     problem.features(snap, rule);
     CHECK(snap.n_pairs() > 7 * 8);
     std::vector<double> dx(21), strain(18);
@@ -186,7 +187,7 @@ TEST(snap_of_all_instruction_sets) {
     }
     ++n_levels;
     Problem problem;
-    Snap snap;
+    CpuSnap snap;
     const auto B = problem.features(snap, CutoffRule::centre);
     std::vector<double> dx(21), strain(18);
     snap.gradients(problem.beta.data(), dx.data(), strain.data());
@@ -202,10 +203,10 @@ TEST(snap_of_all_instruction_sets) {
 }
 
 TEST(snap_refuses_bad_arguments) {
-  CHECK_THROWS(Snap(-1), "`twojmax` must be 0 .. 14");
-  CHECK_THROWS(Snap(8, 0.0), "`rfac0` must be above 0");
-  CHECK_THROWS(Snap(8, 0.9, std::nan("")), "`rmin0` must be finite");
-  Snap snap;
+  CHECK_THROWS(CpuSnap({-1}), "`twojmax` must be 0 .. 14");
+  CHECK_THROWS(CpuSnap({8, 0.0}), "`rfac0` must be above 0");
+  CHECK_THROWS(CpuSnap({8, 0.9, std::nan("")}), "`rmin0` must be finite");
+  CpuSnap snap;
   double none[1];
   CHECK_THROWS(snap.gradients(none, none, none), "needs a call of descriptors()");
   Problem problem;

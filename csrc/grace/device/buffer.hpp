@@ -70,7 +70,8 @@ class ModelMemory {
 template <class Device>
 class DeviceModelMemory final : public ModelMemory {
  public:
-  explicit DeviceModelMemory(Device& device) : device_(device) {}
+  explicit DeviceModelMemory(Device& device, const char* what = "the weights of the model")
+      : device_(device), what_(what) {}
   DeviceModelMemory(const DeviceModelMemory&) = delete;
   DeviceModelMemory& operator=(const DeviceModelMemory&) = delete;
   ~DeviceModelMemory() override {
@@ -79,7 +80,7 @@ class DeviceModelMemory final : public ModelMemory {
 
  protected:
   const void* keep_bytes(const void* data, std::size_t bytes) override {
-    void* memory = device_.allocate(bytes, "the weights of the model");
+    void* memory = device_.allocate(bytes, what_);
     blocks_.push_back(memory);
     device_.upload(memory, data, bytes);
     return memory;
@@ -87,6 +88,7 @@ class DeviceModelMemory final : public ModelMemory {
 
  private:
   Device& device_;
+  const char* what_;
   std::vector<void*> blocks_;
 };
 

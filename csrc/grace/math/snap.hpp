@@ -86,42 +86,61 @@ GRACE_HD GRACE_FORCEINLINE SnapPoint<P> snap_point(const SnapShape& shape, const
   return point;
 }
 
+// A row of level J >= 1 of the p, `after` [J + 1], from one of level J - 1, `before` [J]: times conj(a) X - conj(b) Y.
+// The two may be the same memory.
+template <class P>
+GRACE_HD GRACE_FORCEINLINE void snap_next_row(int J, const SnapPoint<P>& u, const typename P::V* before,
+                                              typename P::V* after) {
+  using T = typename P::V;
+  T last_r = before[0], last_i = before[1];
+  after[0] = u.a_r * last_r + u.a_i * last_i;
+  after[1] = u.a_r * last_i - u.a_i * last_r;
+  for (int n = 1; n < J; ++n) {
+    const T p_r = before[2 * n], p_i = before[2 * n + 1];
+    after[2 * n] = (u.a_r * p_r + u.a_i * p_i) - (u.b_r * last_r + u.b_i * last_i);
+    after[2 * n + 1] = (u.a_r * p_i - u.a_i * p_r) - (u.b_r * last_i - u.b_i * last_r);
+    last_r = p_r;
+    last_i = p_i;
+  }
+  after[2 * J] = -(u.b_r * last_r + u.b_i * last_i);
+  after[2 * J + 1] = -(u.b_r * last_i - u.b_i * last_r);
+}
+
+// The same for the middle row of an even J, from the last row of level J - 1: times b X + a Y.
+template <class P>
+GRACE_HD GRACE_FORCEINLINE void snap_middle_row(int J, const SnapPoint<P>& u, const typename P::V* before,
+                                                typename P::V* after) {
+  using T = typename P::V;
+  T last_r = before[0], last_i = before[1];
+  after[0] = u.b_r * last_r - u.b_i * last_i;
+  after[1] = u.b_r * last_i + u.b_i * last_r;
+  for (int n = 1; n < J; ++n) {
+    const T p_r = before[2 * n], p_i = before[2 * n + 1];
+    after[2 * n] = (u.b_r * p_r - u.b_i * p_i) + (u.a_r * last_r - u.a_i * last_i);
+    after[2 * n + 1] = (u.b_r * p_i + u.b_i * p_r) + (u.a_r * last_i + u.a_i * last_r);
+    last_r = p_r;
+    last_i = p_i;
+  }
+  after[2 * J] = u.a_r * last_r - u.a_i * last_i;
+  after[2 * J + 1] = u.a_r * last_i + u.a_i * last_r;
+}
+
 // Half of level J >= 1 of the p from that of level J - 1.
 template <class P>
 GRACE_HD GRACE_FORCEINLINE void snap_next_level(int J, const SnapPoint<P>& u, const typename P::V* before,
                                                 typename P::V* after) {
-  using T = typename P::V;
-  for (int m = 0; m <= (J - 1) / 2; ++m) {  // times conj(a) X - conj(b) Y
-    const T* p = before + 2 * m * J;
-    T* out = after + 2 * m * (J + 1);
-    T last_r = p[0], last_i = p[1];
-    out[0] = u.a_r * last_r + u.a_i * last_i;
-    out[1] = u.a_r * last_i - u.a_i * last_r;
-    for (int n = 1; n < J; ++n) {
-      const T p_r = p[2 * n], p_i = p[2 * n + 1];
-      out[2 * n] = (u.a_r * p_r + u.a_i * p_i) - (u.b_r * last_r + u.b_i * last_i);
-      out[2 * n + 1] = (u.a_r * p_i - u.a_i * p_r) - (u.b_r * last_i - u.b_i * last_r);
-      last_r = p_r;
-      last_i = p_i;
-    }
-    out[2 * J] = -(u.b_r * last_r + u.b_i * last_i);
-    out[2 * J + 1] = -(u.b_r * last_i - u.b_i * last_r);
-  }
-  if (J % 2 != 0) return;
-  const T* p = before + 2 * (J / 2 - 1) * J;  // the middle row: times b X + a Y
-  T* out = after + 2 * (J / 2) * (J + 1);
-  T last_r = p[0], last_i = p[1];
-  out[0] = u.b_r * last_r - u.b_i * last_i;
-  out[1] = u.b_r * last_i + u.b_i * last_r;
-  for (int n = 1; n < J; ++n) {
-    const T p_r = p[2 * n], p_i = p[2 * n + 1];
-    out[2 * n] = (u.b_r * p_r - u.b_i * p_i) + (u.a_r * last_r - u.a_i * last_i);
-    out[2 * n + 1] = (u.b_r * p_i + u.b_i * p_r) + (u.a_r * last_i + u.a_i * last_r);
-    last_r = p_r;
-    last_i = p_i;
-  }
-  out[2 * J] = u.a_r * last_r - u.a_i * last_i;
-  out[2 * J + 1] = u.a_r * last_i + u.a_i * last_r;
+  for (int m = 0; m <= (J - 1) / 2; ++m) snap_next_row(J, u, before + 2 * m * J, after + 2 * m * (J + 1));
+  if (J % 2 == 0) snap_middle_row(J, u, before + 2 * (J / 2 - 1) * J, after + 2 * (J / 2) * (J + 1));
+}
+
+// Row m of level J from row m of level J - 1, or, while J <= 2 m, the row that becomes row m of level 2 m: for those
+// who make the rows of one m on their own, in place.
+template <class P>
+GRACE_HD GRACE_FORCEINLINE void snap_advance_row(int J, int m, const SnapPoint<P>& u, typename P::V* row) {
+  if (J % 2 == 0 && J <= 2 * m)
+    snap_middle_row(J, u, row, row);
+  else
+    snap_next_row(J, u, row, row);
 }
 
 // One term of the Clebsch-Gordan contraction, c U1 U2, in four sums: real and imaginary part of the product are

@@ -6,11 +6,16 @@
 #include <vector>
 
 #include "grace/neighbors.hpp"
+#include "grace/snap/image_walk.hpp"
 
 namespace grace::snap {
 
 // centre: r_c(ij) = cutoffs[i], so that j may see i where i does not see j. pair: (cutoffs[i] + cutoffs[j])/2.
 enum class CutoffRule { centre, pair };
+
+GRACE_HD GRACE_FORCEINLINE double pair_cutoff(CutoffRule rule, double own, double other) {
+  return rule == CutoffRule::centre ? own : 0.5 * (own + other);
+}
 
 struct Pair {
   double direction[3];    // unit vector from i to j
@@ -23,6 +28,17 @@ struct PairRows {
   std::vector<std::int64_t> first;  // [n_atoms of the structure + 1]
   std::vector<Pair> pairs;
 };
+
+// A structure with its atoms wrapped into the cell.
+struct WrappedStructure {
+  SearchFrame frame;
+  std::vector<double> positions, fractional;  // [n_atoms, 3]
+};
+
+// Both throw Error for values that are not finite or out of range, wrap_structure also for cells without volume.
+// cutoff: the largest of the structure.
+void check_cutoffs(const StructureBatch& batch, const double* cutoffs, double least);
+WrappedStructure wrap_structure(const StructureBatch& batch, int s, double cutoff);
 
 // All pairs with length < cutoff, an atom with its own images included, for every structure of the batch (`species` is
 // not read); cutoffs [n_atoms], A, each above `least`. Throws Error for sizes that disagree, values that are not finite

@@ -99,6 +99,12 @@ double clebsch_gordan(int J1, int M1, int J2, int M2, int J, int M) {
   return static_cast<double>(sum * std::sqrt(triangle * states));
 }
 
+math::SnapShape checked_shape(double rfac0, double rmin0) {
+  require(std::isfinite(rfac0) && rfac0 > 0.0 && rfac0 <= 1.0, "`rfac0` must be above 0 and at most 1, got ", rfac0);
+  require(std::isfinite(rmin0) && rmin0 >= 0.0, "`rmin0` must be finite and >= 0 A, got ", rmin0);
+  return {rfac0, rmin0};
+}
+
 Tables make_tables(int twojmax) {
   require(twojmax >= 0 && twojmax <= max_twojmax, "`twojmax` must be 0 .. ", max_twojmax, ", got ", twojmax);
   Tables tables;

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "grace/math/snap.hpp"
+
 namespace grace::snap {
 
 constexpr int max_twojmax = 14;  // factorials stay exact enough in long double
@@ -54,5 +56,8 @@ struct Tables {
 };
 
 Tables make_tables(int twojmax);
+
+// Throws Error for parameters out of range.
+math::SnapShape checked_shape(double rfac0, double rmin0);
 
 }  // namespace grace::snap

@@ -1,0 +1,186 @@
+// B of every atom, and Y.
+#pragma once
+
+#include "grace/device/kernel.hpp"
+#include "grace/math/scalar_pack.hpp"
+#include "grace/snap_cuda/kernels.hpp"
+
+namespace grace::snap {
+
+// What the contractions share: the full matrices of the atoms of a block in shared memory, [n_full][atoms], and the
+// streams of terms.
+template <int atoms>
+struct Contraction {
+  static constexpr int threads = contraction_threads;
+
+  DevicePlan plan;
+  StreamTable table;
+  std::int64_t n_atoms;
+  const Complex* densities;
+
+  GRACE_DEVICE void expand(std::int64_t first_atom, int thread, Complex* U) const {
+    for (int k = thread; k < plan.n_full * atoms; k += threads) {
+      const std::int64_t atom = first_atom + k % atoms;
+      const Mirror mirror = plan.mirrors[k / atoms];
+      Complex u{0.0, 0.0};
+      if (atom < n_atoms) u = densities[atom * plan.n_half + mirror.half];
+      U[k] = {u.r * mirror.sign, u.i * mirror.imaginary};
+    }
+  }
+
+  // Calls element(e, z_r, z_i) at the end of each element e of the thread's stream.
+  template <class AtEnd>
+  GRACE_DEVICE void run_stream(int thread, const Complex* U, AtEnd element) const {
+    const int stream = thread / atoms;
+    const Complex* const own = U + thread % atoms;
+    const StreamElement* e = table.elements + table.first_element[stream];
+    const StreamTerm* const end = table.terms + table.first_term[stream + 1];
+    math::SnapSums<math::ScalarPack<double>> sums{0.0, 0.0, 0.0, 0.0};
+    for (const StreamTerm* t = table.terms + table.first_term[stream]; t < end; ++t) {
+      const StreamTerm term = *t;
+      const Complex u = own[term.first * atoms], v = own[(term.second & ~last_term) * atoms];
+      const double first[2] = {u.r, u.i}, second[2] = {v.r, v.i};
+      math::snap_term(term.coefficient, first, second, sums);
+      if ((term.second & last_term) == 0) continue;
+      element(*e++, sums.rr - sums.ii, sums.ri + sums.ir);
+      sums = {0.0, 0.0, 0.0, 0.0};
+    }
+  }
+};
+
+template <int atoms>
+struct SnapBispectrum : Contraction<atoms> {
+  static constexpr const char* name = "snap_bispectrum";
+  static constexpr int threads = contraction_threads;
+  static constexpr int min_blocks = 3;
+  using Private = device::NoPrivate;
+  using Contraction<atoms>::plan;
+  using Contraction<atoms>::table;
+  using Contraction<atoms>::n_atoms;
+
+  double* features;
+
+  SnapBispectrum(const DevicePlan& of, std::int64_t n, const Complex* densities, double* to)
+      : Contraction<atoms>{of, of.value, n, densities}, features(to) {}
+
+  std::size_t shared_bytes() const {
+    return device::shared_size<Complex>(plan.n_full * atoms) + device::shared_size<double>(table.n_slots * atoms);
+  }
+
+  template <class Block>
+  GRACE_DEVICE void operator()(Block& block) const {
+    const std::int64_t first_atom = std::int64_t{block.x()} * atoms;
+    Complex* U = block.template shared<Complex>(plan.n_full * atoms);
+    double* slots = block.template shared<double>(table.n_slots * atoms);
+    block.each_thread([&](int thread, device::NoPrivate&) { this->expand(first_atom, thread, U); });
+    block.each_thread([&](int thread, device::NoPrivate&) {
+      const int atom = thread % atoms;
+      double sum = 0.0;
+      this->run_stream(thread, U, [&](const StreamElement& e, double z_r, double z_i) {
+        const Complex u = U[e.source * atoms + atom];
+        sum += e.factor * (u.r * z_r + u.i * z_i);
+        if (e.slot < 0) return;
+        slots[e.slot * atoms + atom] = sum;
+        sum = 0.0;
+      });
+    });
+    block.each_thread([&](int thread, device::NoPrivate&) {
+      for (int k = thread; k < plan.n_features * atoms; k += threads) {
+        const int f = k % plan.n_features, atom = k / plan.n_features;
+        if (first_atom + atom >= n_atoms) continue;
+        double sum = 0.0;
+        for (int s = table.first_slot[f]; s < table.first_slot[f + 1]; ++s) sum += slots[s * atoms + atom];
+        features[(first_atom + atom) * plan.n_features + f] = sum;
+      }
+    });
+  }
+};
+
+template <int atoms>
+struct SnapAdjoints : Contraction<atoms> {
+  static constexpr const char* name = "snap_adjoints";
+  static constexpr int threads = contraction_threads;
+  static constexpr int min_blocks = 3;
+  using Private = device::NoPrivate;
+  using Contraction<atoms>::plan;
+  using Contraction<atoms>::table;
+  using Contraction<atoms>::n_atoms;
+
+  const double* beta;
+  Complex* adjoints;
+
+  SnapAdjoints(const DevicePlan& of, std::int64_t n, const Complex* densities, const double* weights, Complex* to)
+      : Contraction<atoms>{of, of.adjoint, n, densities}, beta(weights), adjoints(to) {}
+
+  std::size_t shared_bytes() const {
+    return device::shared_size<Complex>(plan.n_full * atoms) + device::shared_size<Complex>(table.n_slots * atoms) +
+           device::shared_size<double>(plan.n_features * atoms);
+  }
+
+  template <class Block>
+  GRACE_DEVICE void operator()(Block& block) const {
+    const std::int64_t first_atom = std::int64_t{block.x()} * atoms;
+    Complex* U = block.template shared<Complex>(plan.n_full * atoms);
+    Complex* slots = block.template shared<Complex>(table.n_slots * atoms);
+    double* weights = block.template shared<double>(plan.n_features * atoms);
+    block.each_thread([&](int thread, device::NoPrivate&) {
+      this->expand(first_atom, thread, U);
+      for (int k = thread; k < plan.n_features * atoms; k += threads) {
+        const int f = k % plan.n_features, atom = k / plan.n_features;
+        weights[f * atoms + atom] = first_atom + atom < n_atoms ? beta[(first_atom + atom) * plan.n_features + f] : 0.0;
+      }
+    });
+    block.each_thread([&](int thread, device::NoPrivate&) {
+      const int atom = thread % atoms;
+      Complex sum{0.0, 0.0};
+      this->run_stream(thread, U, [&](const StreamElement& e, double z_r, double z_i) {
+        const double factor = e.factor * weights[e.source * atoms + atom];
+        sum.r += factor * z_r;
+        sum.i += factor * z_i;
+        if (e.slot < 0) return;
+        slots[e.slot * atoms + atom] = sum;
+        sum = {0.0, 0.0};
+      });
+    });
+    block.each_thread([&](int thread, device::NoPrivate&) {
+      for (int k = thread; k < plan.n_half * atoms; k += threads) {
+        const int h = k % plan.n_half, atom = k / plan.n_half;
+        if (first_atom + atom >= n_atoms) continue;
+        const Mirror from = plan.adjoints[h];
+        Complex sum{0.0, 0.0};
+        for (int s = table.first_slot[from.half]; s < table.first_slot[from.half + 1]; ++s) {
+          sum.r += slots[s * atoms + atom].r;
+          sum.i += slots[s * atoms + atom].i;
+        }
+        const double norm = plan.norms[h];
+        adjoints[(first_atom + atom) * plan.n_half + h] = {norm * from.sign * sum.r, norm * from.imaginary * sum.i};
+      }
+    });
+  }
+};
+
+template <class Device>
+void bispectrum(Device& device, const DevicePlan& plan, std::int64_t n_atoms, const Complex* densities,
+                double* features) {
+  const auto launch = [&](const auto& kernel, int atoms) {
+    device.launch(kernel, {device::blocks_for(static_cast<std::size_t>(n_atoms), atoms)}, kernel.shared_bytes());
+  };
+  if (plan.twojmax <= low_levels)
+    launch(SnapBispectrum<low_levels_atoms>(plan, n_atoms, densities, features), low_levels_atoms);
+  else
+    launch(SnapBispectrum<max_levels_atoms>(plan, n_atoms, densities, features), max_levels_atoms);
+}
+
+template <class Device>
+void adjoints(Device& device, const DevicePlan& plan, std::int64_t n_atoms, const Complex* densities,
+              const double* beta, Complex* adjoints) {
+  const auto launch = [&](const auto& kernel, int atoms) {
+    device.launch(kernel, {device::blocks_for(static_cast<std::size_t>(n_atoms), atoms)}, kernel.shared_bytes());
+  };
+  if (plan.twojmax <= low_levels)
+    launch(SnapAdjoints<low_levels_atoms>(plan, n_atoms, densities, beta, adjoints), low_levels_atoms);
+  else
+    launch(SnapAdjoints<max_levels_atoms>(plan, n_atoms, densities, beta, adjoints), max_levels_atoms);
+}
+
+}  // namespace grace::snap
