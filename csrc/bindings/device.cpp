@@ -31,6 +31,13 @@ void bind_device(py::module_& m) {
       "empty;\n"
       "architectures: compute capabilities compiled for (90 is 9.0); names: of the visible GPUs.");
   m.def(
+      "cuda_obstacle",
+      [](int index) {
+        py::gil_scoped_release release;
+        return grace::device::cuda_obstacle(grace::device::cuda_probe().facts, index);
+      },
+      py::arg("index") = 0, "Why this GPU cannot be used, in one sentence; empty if it can.");
+  m.def(
       "measure_ceilings",
       [](const std::string& device, double seconds) {
         const grace::Device chosen = grace::parse_device(device);

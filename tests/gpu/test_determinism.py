@@ -11,6 +11,8 @@ from ase import Atoms
 import systems
 from device_tools import DEVICE, IS_EMULATED
 from evaluator_tools import SYMBOLS, CoreModel, tiny
+from grace_md._core import SnapKernel
+from snap_tools import random_structures
 
 MODELS = ("tiny_1l_pairs", "tiny_2l")
 RUNS = 20
@@ -62,3 +64,26 @@ def test_energies_are_always_deterministic(name: str) -> None:
     for run in range(1, RUNS):
         result = compute(CoreModel(tiny(name), device=device(run)), atoms)
         assert_same_bits(result, first, f"run {run}", ("atomic_energies",))
+
+
+def test_descriptors_and_their_gradients() -> None:
+    """The same bits in every run, for new and used kernels, alone and in company."""
+    structures = random_structures(8 if IS_EMULATED else 200, seed=11)
+
+    def compute(kernel: SnapKernel, count: int) -> tuple[Any, Any, Any]:
+        chosen = structures[:count]
+        first = np.concatenate([[0], np.cumsum([len(x) for x, _, _ in chosen])])
+        cells = np.array([cell for _, cell, _ in chosen])
+        positions, cutoffs = (np.concatenate([s[k] for s in chosen]) for k in (0, 2))
+        values = kernel.descriptors(positions, cells, np.ones((count, 3), bool), first, cutoffs)
+        return (values, *kernel.gradients(np.sin(np.arange(values.size)).reshape(values.shape)))
+
+    count = len(structures)
+    kept = SnapKernel(device=device(0))
+    first = compute(kept, count)
+    assert all(np.abs(result).max() > 0.0 for result in first)
+    for run in range(1, RUNS):
+        kernel = SnapKernel(device=device(run)) if run % 4 > 1 else kept
+        part = compute(kernel, 1 + run % count)
+        assert all(np.array_equal(result, whole[: len(result)]) for result, whole in zip(part, first, strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(compute(kernel, count), first, strict=True)), f"run {run}"

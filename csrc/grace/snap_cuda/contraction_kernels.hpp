@@ -28,22 +28,32 @@ struct Contraction {
     }
   }
 
-  // Calls element(e, z_r, z_i) at the end of each element e of the thread's stream.
+  // Calls element(e, z_r, z_i) at the end of each element e of the thread's stream. A term waits for no load: the term
+  // after the next, and the operands of the next, are on their way meanwhile.
   template <class AtEnd>
-  GRACE_DEVICE void run_stream(int thread, const Complex* U, AtEnd element) const {
-    const int stream = thread / atoms;
-    const Complex* const own = U + thread % atoms;
+  GRACE_DEVICE void run_stream(int block, int thread, const Complex* U, AtEnd element) const {
+    const int stream = block * (threads / atoms) + thread / atoms;
+    const auto first = [&](const StreamTerm& term) { return U[term.first * atoms + thread % atoms]; };
+    const auto second = [&](const StreamTerm& term) { return U[(term.second & ~last_term) * atoms + thread % atoms]; };
     const StreamElement* e = table.elements + table.first_element[stream];
+    const StreamTerm* t = table.terms + table.first_term[stream];
     const StreamTerm* const end = table.terms + table.first_term[stream + 1];
+    StreamTerm term = t[0], next = t[1];
+    Complex u = first(term), v = second(term);
     math::SnapSums<math::ScalarPack<double>> sums{0.0, 0.0, 0.0, 0.0};
-    for (const StreamTerm* t = table.terms + table.first_term[stream]; t < end; ++t) {
-      const StreamTerm term = *t;
-      const Complex u = own[term.first * atoms], v = own[(term.second & ~last_term) * atoms];
-      const double first[2] = {u.r, u.i}, second[2] = {v.r, v.i};
-      math::snap_term(term.coefficient, first, second, sums);
-      if ((term.second & last_term) == 0) continue;
-      element(*e++, sums.rr - sums.ii, sums.ri + sums.ir);
-      sums = {0.0, 0.0, 0.0, 0.0};
+    for (; t < end; ++t) {
+      const StreamTerm after_next = t[terms_ahead];
+      const Complex next_u = first(next), next_v = second(next);
+      const double left[2] = {u.r, u.i}, right[2] = {v.r, v.i};
+      math::snap_term(term.coefficient, left, right, sums);
+      if ((term.second & last_term) != 0) {
+        element(*e++, sums.rr - sums.ii, sums.ri + sums.ir);
+        sums = {0.0, 0.0, 0.0, 0.0};
+      }
+      term = next;
+      next = after_next;
+      u = next_u;
+      v = next_v;
     }
   }
 };
@@ -70,26 +80,31 @@ struct SnapBispectrum : Contraction<atoms> {
   template <class Block>
   GRACE_DEVICE void operator()(Block& block) const {
     const std::int64_t first_atom = std::int64_t{block.x()} * atoms;
+    const int part = static_cast<int>(block.y());
+    const int first_place = table.first_place[part], last_place = table.first_place[part + 1];
+    const int first_slot = table.first_slot[first_place];
     Complex* U = block.template shared<Complex>(plan.n_full * atoms);
     double* slots = block.template shared<double>(table.n_slots * atoms);
     block.each_thread([&](int thread, device::NoPrivate&) { this->expand(first_atom, thread, U); });
     block.each_thread([&](int thread, device::NoPrivate&) {
       const int atom = thread % atoms;
       double sum = 0.0;
-      this->run_stream(thread, U, [&](const StreamElement& e, double z_r, double z_i) {
+      this->run_stream(part, thread, U, [&](const StreamElement& e, double z_r, double z_i) {
         const Complex u = U[e.source * atoms + atom];
         sum += e.factor * (u.r * z_r + u.i * z_i);
         if (e.slot < 0) return;
-        slots[e.slot * atoms + atom] = sum;
+        slots[(e.slot - first_slot) * atoms + atom] = sum;
         sum = 0.0;
       });
     });
     block.each_thread([&](int thread, device::NoPrivate&) {
-      for (int k = thread; k < plan.n_features * atoms; k += threads) {
-        const int f = k % plan.n_features, atom = k / plan.n_features;
+      const int n = last_place - first_place;
+      for (int k = thread; k < n * atoms; k += threads) {
+        const int f = first_place + k % n, atom = k / n;
         if (first_atom + atom >= n_atoms) continue;
         double sum = 0.0;
-        for (int s = table.first_slot[f]; s < table.first_slot[f + 1]; ++s) sum += slots[s * atoms + atom];
+        for (int s = table.first_slot[f]; s < table.first_slot[f + 1]; ++s)
+          sum += slots[(s - first_slot) * atoms + atom];
         features[(first_atom + atom) * plan.n_features + f] = sum;
       }
     });
@@ -120,6 +135,9 @@ struct SnapAdjoints : Contraction<atoms> {
   template <class Block>
   GRACE_DEVICE void operator()(Block& block) const {
     const std::int64_t first_atom = std::int64_t{block.x()} * atoms;
+    const int part = static_cast<int>(block.y());
+    const int first_place = table.first_place[part], last_place = table.first_place[part + 1];
+    const int first_slot = table.first_slot[first_place];
     Complex* U = block.template shared<Complex>(plan.n_full * atoms);
     Complex* slots = block.template shared<Complex>(table.n_slots * atoms);
     double* weights = block.template shared<double>(plan.n_features * atoms);
@@ -133,24 +151,24 @@ struct SnapAdjoints : Contraction<atoms> {
     block.each_thread([&](int thread, device::NoPrivate&) {
       const int atom = thread % atoms;
       Complex sum{0.0, 0.0};
-      this->run_stream(thread, U, [&](const StreamElement& e, double z_r, double z_i) {
+      this->run_stream(part, thread, U, [&](const StreamElement& e, double z_r, double z_i) {
         const double factor = e.factor * weights[e.source * atoms + atom];
         sum.r += factor * z_r;
         sum.i += factor * z_i;
         if (e.slot < 0) return;
-        slots[e.slot * atoms + atom] = sum;
+        slots[(e.slot - first_slot) * atoms + atom] = sum;
         sum = {0.0, 0.0};
       });
     });
     block.each_thread([&](int thread, device::NoPrivate&) {
       for (int k = thread; k < plan.n_half * atoms; k += threads) {
         const int h = k % plan.n_half, atom = k / plan.n_half;
-        if (first_atom + atom >= n_atoms) continue;
         const Mirror from = plan.adjoints[h];
+        if (first_atom + atom >= n_atoms || from.half < first_place || from.half >= last_place) continue;
         Complex sum{0.0, 0.0};
         for (int s = table.first_slot[from.half]; s < table.first_slot[from.half + 1]; ++s) {
-          sum.r += slots[s * atoms + atom].r;
-          sum.i += slots[s * atoms + atom].i;
+          sum.r += slots[(s - first_slot) * atoms + atom].r;
+          sum.i += slots[(s - first_slot) * atoms + atom].i;
         }
         const double norm = plan.norms[h];
         adjoints[(first_atom + atom) * plan.n_half + h] = {norm * from.sign * sum.r, norm * from.imaginary * sum.i};
@@ -163,7 +181,8 @@ template <class Device>
 void bispectrum(Device& device, const DevicePlan& plan, std::int64_t n_atoms, const Complex* densities,
                 double* features) {
   const auto launch = [&](const auto& kernel, int atoms) {
-    device.launch(kernel, {device::blocks_for(static_cast<std::size_t>(n_atoms), atoms)}, kernel.shared_bytes());
+    device.launch(kernel, {device::blocks_for(static_cast<std::size_t>(n_atoms), atoms), contraction_blocks},
+                  kernel.shared_bytes());
   };
   if (plan.twojmax <= low_levels)
     launch(SnapBispectrum<low_levels_atoms>(plan, n_atoms, densities, features), low_levels_atoms);
@@ -175,7 +194,8 @@ template <class Device>
 void adjoints(Device& device, const DevicePlan& plan, std::int64_t n_atoms, const Complex* densities,
               const double* beta, Complex* adjoints) {
   const auto launch = [&](const auto& kernel, int atoms) {
-    device.launch(kernel, {device::blocks_for(static_cast<std::size_t>(n_atoms), atoms)}, kernel.shared_bytes());
+    device.launch(kernel, {device::blocks_for(static_cast<std::size_t>(n_atoms), atoms), contraction_blocks},
+                  kernel.shared_bytes());
   };
   if (plan.twojmax <= low_levels)
     launch(SnapAdjoints<low_levels_atoms>(plan, n_atoms, densities, beta, adjoints), low_levels_atoms);

@@ -31,26 +31,21 @@ template <int levels>
 struct SnapDensities {
   static constexpr const char* name = "snap_densities";
   static constexpr int threads = 128;
-  static constexpr int sums = (2 * math::snap_half_offset(levels + 1) + threads - 1) / threads;  // of a thread
-  static constexpr int most_numbers = 8192;  // of the rows of a tile: three blocks and more on a multiprocessor
+  static constexpr int min_blocks = levels <= low_levels ? 3 : 2;  // that shared memory has room for
+  // Neighbours at a time: as many as there are threads for their rows, an odd number for the banks of shared memory.
+  static constexpr int tile = levels <= low_levels ? threads / math::snap_half_rows(levels) : 7;
+  static_assert(tile % 2 == 1 && tile * math::snap_half_rows(levels) <= threads, "a thread for every row");
   static constexpr int point_numbers = 5;
-  struct Private {
-    double sum[sums];
-  };
+  using Private = device::NoPrivate;
 
   DevicePlan plan;
   DeviceBatch batch;
   DevicePairs pairs;
   Complex* densities;
-  int tile;  // neighbours at a time
 
-  // As many neighbours as there are threads for the rows, an odd number of them for the banks of shared memory.
-  static int tile_of(const DevicePlan& plan) {
-    const int n = threads / math::snap_half_rows(plan.twojmax), fitting = most_numbers / (2 * plan.n_half);
-    return ((n < fitting ? n : fitting) - 1) / 2 * 2 + 1;
-  }
   std::size_t shared_bytes() const {
-    return device::shared_size<double>(point_numbers * tile) + device::shared_size<double>(2 * plan.n_half * tile);
+    return device::shared_size<double>(point_numbers * tile) + device::shared_size<double>(2 * plan.n_half * tile) +
+           device::shared_size<double>(2 * plan.n_half);
   }
 
   GRACE_DEVICE void make_rows(int k, int m, const double* points, double* rows) const {
@@ -65,7 +60,7 @@ struct SnapDensities {
     rows_of<levels>(m, plan.twojmax, point, row, [&](auto level, const double* p) {
       constexpr int J = level.value;
       double* out = rows + 2 * (math::snap_half_offset(J) + m * (J + 1)) * tile + k;
-      for (int e = 0; e < 2 * (J + 1); ++e) out[e * tile] = p[e];
+      for (int e = 0; e < 2 * (J + 1); ++e, out += tile) *out = p[e];
     });
   }
 
@@ -74,13 +69,14 @@ struct SnapDensities {
     const std::int64_t atom = block.x();
     double* points = block.template shared<double>(point_numbers * tile);
     double* rows = block.template shared<double>(2 * plan.n_half * tile);
+    double* sums = block.template shared<double>(2 * plan.n_half);
     const std::int64_t begin = pairs.begin(batch.row(atom)), end = pairs.begin(batch.row_end(atom));
-    block.each_thread([&](int, Private& own) {
-      for (int s = 0; s < sums; ++s) own.sum[s] = 0.0;
+    block.each_thread([&](int thread, device::NoPrivate&) {
+      for (int e = thread; e < 2 * plan.n_half; e += threads) sums[e] = 0.0;
     });
     for (std::int64_t first = begin; first < end; first += tile) {
       const int n = end - first < tile ? static_cast<int>(end - first) : tile;
-      block.each_thread([&](int thread, Private&) {
+      block.each_thread([&](int thread, device::NoPrivate&) {
         if (thread >= n) return;
         const auto point = math::snap_point<OneNumber>(plan.shape, load_pair(pairs, first + thread));
         points[thread] = point.a_r;
@@ -89,27 +85,22 @@ struct SnapDensities {
         points[3 * tile + thread] = point.b_i;
         points[4 * tile + thread] = point.f;
       });
-      block.each_thread([&](int thread, Private&) {
+      block.each_thread([&](int thread, device::NoPrivate&) {
         const int m = thread / tile, k = thread % tile;
         if (k < n && 2 * m <= plan.twojmax) make_rows(k, m, points, rows);
       });
-      block.each_thread([&](int thread, Private& own) {
-        for (int s = 0; s < sums; ++s) {
-          const int e = thread + s * threads;
-          if (e >= 2 * plan.n_half) continue;
-          double sum = own.sum[s];
+      block.each_thread([&](int thread, device::NoPrivate&) {
+        for (int e = thread; e < 2 * plan.n_half; e += threads) {
+          double sum = sums[e];
           for (int k = 0; k < n; ++k) sum += rows[e * tile + k];
-          own.sum[s] = sum;
+          sums[e] = sum;
         }
       });
     }
-    block.each_thread([&](int thread, Private& own) {
+    block.each_thread([&](int thread, device::NoPrivate&) {
       double* out = &densities[atom * plan.n_half].r;
-      for (int s = 0; s < sums; ++s) {
-        const int e = thread + s * threads;
-        if (e >= 2 * plan.n_half) continue;
-        out[e] = own.sum[s] * plan.norms[e / 2] + (e % 2 == 0 ? plan.self[e / 2] : 0.0);
-      }
+      for (int e = thread; e < 2 * plan.n_half; e += threads)
+        out[e] = sums[e] * plan.norms[e / 2] + (e % 2 == 0 ? plan.self[e / 2] : 0.0);
     });
   }
 };
@@ -118,14 +109,11 @@ template <class Device>
 void densities(Device& device, const DevicePlan& plan, const DeviceBatch& batch, const DevicePairs& pairs,
                Complex* densities) {
   const device::Grid grid{static_cast<unsigned>(batch.n_atoms)};
-  const auto launch = [&](auto kernel) {
-    kernel.tile = kernel.tile_of(plan);
-    device.launch(kernel, grid, kernel.shared_bytes());
-  };
+  const auto launch = [&](const auto& kernel) { device.launch(kernel, grid, kernel.shared_bytes()); };
   if (plan.twojmax <= low_levels)
-    launch(SnapDensities<low_levels>{plan, batch, pairs, densities, 0});
+    launch(SnapDensities<low_levels>{plan, batch, pairs, densities});
   else
-    launch(SnapDensities<max_levels>{plan, batch, pairs, densities, 0});
+    launch(SnapDensities<max_levels>{plan, batch, pairs, densities});
 }
 
 }  // namespace grace::snap

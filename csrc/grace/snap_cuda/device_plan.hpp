@@ -21,6 +21,9 @@ struct alignas(16) StreamTerm {
   std::uint32_t first, second;
 };
 constexpr std::uint32_t last_term = 1u << 31;
+constexpr int terms_ahead = 2;  // that are read before they are needed, also behind the last one
+
+constexpr int contraction_blocks = 2;  // for the same atoms: small batches use twice the multiprocessors
 
 // What becomes of the sum z of an element. Value: factor Re(conj(U[source]) z), source a full element. Adjoint: factor
 // beta[source] z, source a component. slot >= 0: the sum up to here goes there, and a new one begins.
@@ -32,10 +35,12 @@ struct alignas(16) StreamElement {
 struct Streams {
   std::vector<StreamTerm> terms;
   std::vector<StreamElement> elements;
-  std::vector<std::int32_t> first_term, first_element;  // [n_streams + 1]
+  std::vector<std::int32_t> first_term, first_element;  // [contraction_blocks * n_streams + 1]
   std::vector<std::int32_t> first_slot;                 // [n_places + 1]
+  std::vector<std::int32_t> first_place;                // [contraction_blocks + 1]
 };
 
+// n_streams: of one block.
 Streams value_streams(const Tables& tables, int n_streams);
 Streams adjoint_streams(const Tables& tables, int n_streams);
 
@@ -46,7 +51,8 @@ struct StreamTable {
   const std::int32_t* first_term = nullptr;
   const std::int32_t* first_element = nullptr;
   const std::int32_t* first_slot = nullptr;
-  int n_slots = 0;
+  const std::int32_t* first_place = nullptr;
+  int n_slots = 0;  // of a block, at most
 };
 
 // An element of the levels below the last: p of level J - 1 in the gradient of level J.
@@ -65,7 +71,6 @@ struct DevicePlan {
   StreamTable value, adjoint;
 };
 
-// n_streams: of the blocks of both contractions.
 DevicePlan make_device_plan(const Tables& tables, const math::SnapShape& shape, int n_streams,
                             device::ModelMemory& memory);
 

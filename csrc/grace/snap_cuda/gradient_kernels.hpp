@@ -11,6 +11,7 @@ template <int levels>
 struct SnapPairGradients {
   static constexpr const char* name = "snap_pair_gradients";
   static constexpr int threads = 128;
+  static constexpr int min_blocks = levels <= low_levels ? 4 : 2;
   static constexpr int tile = 32;               // neighbours at a time, the lanes of a warp: one m for all of them
   static constexpr int warps = threads / tile;  // for the m
   static constexpr int partial_numbers = 5;     // value and G

@@ -53,6 +53,8 @@ def _generate_arguments(actions: argparse._SubParsersAction[argparse.ArgumentPar
                         metavar="FILE", help="structures that count as accepted before: extended XYZ, ASE or LMDB "
                         "databases, folders of smax")  # fmt: skip
     parser.add_argument("--workers", type=int, metavar="W", help="processes of one thread each (default: all cores)")
+    parser.add_argument("--device", metavar="DEVICE",
+                        help="of the descriptors: cpu, cuda, cuda:N, auto (default: that of the file)")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR, if there is one")
     parser.add_argument("--deterministic", action="store_true",
                         help="the same bits whatever the workers and interruptions; rounds cost some time")  # fmt: skip
@@ -95,10 +97,11 @@ def _generate(args: argparse.Namespace) -> int:
     from grace_md.smax.presets import load_config  # noqa: PLC0415
     from grace_md.smax.stopping import parse_time_limit  # noqa: PLC0415
 
-    config, run_settings = load_config(args.config, args.overrides)
+    overrides = args.overrides if args.device is None else [*args.overrides, f"run.device={args.device}"]
+    config, run_settings = load_config(args.config, overrides)
     limit = None if args.time_limit is None else parse_time_limit(args.time_limit)
     if args.dry_run:
-        print("\n".join(outlook(config, args.n, workers=args.workers)))
+        print("\n".join(outlook(config, args.n, workers=args.workers, device=run_settings.device)))
         print("dry run: nothing was written.")
         return 0
     outcome = generate(

@@ -108,12 +108,14 @@ class SnapDescriptor:
         Angstrom; below every cutoff.
     cutoff_rule : "centre" or "pair"
         Cutoff of a bond: c_i, or (c_i + c_j)/2.
+    device : "cpu", "cuda", "cuda:N" or "auto"
+        Where it is computed. cuda never falls back to the CPU; auto takes a GPU where there is one.
 
     Raises
     ------
     ValueError
-        Arguments out of range; `values` also raises it for positions that are not finite, periodic cells without
-        volume and atoms in the same place.
+        Arguments out of range, a GPU that cannot be used; `values` also raises it for positions that are not finite,
+        periodic cells without volume and atoms in the same place.
     """
 
     def __init__(
@@ -122,9 +124,15 @@ class SnapDescriptor:
         rfac0: float = 0.99363,
         rmin0: float = 0.0,
         cutoff_rule: CutoffRule = "centre",
+        device: str = "cpu",
     ) -> None:
         self._pair_rule = _is_pair_rule(cutoff_rule)
-        self._kernel = SnapKernel(twojmax, rfac0, rmin0)
+        self._kernel = SnapKernel(twojmax, rfac0, rmin0, device)
+
+    @property
+    def device(self) -> str:
+        """Where it is computed: "cpu", or the number and name of a GPU."""
+        return self._kernel.device
 
     @property
     def n_features(self) -> int:
@@ -142,17 +150,20 @@ class SnapDescriptor:
         return self._kernel.gradients(beta)
 
 
-def make_descriptor(settings: DescriptorSettings) -> Descriptor:
+def make_descriptor(settings: DescriptorSettings, device: str = "cpu") -> Descriptor:
     """Return the descriptor that section `descriptor` of the settings names.
 
     Raises
     ------
     ValueError
-        An unknown kind or rule, or parameters out of range.
+        An unknown kind or rule, parameters out of range, or a device that cannot be used.
     """
     if settings.kind == "snap":
-        return SnapDescriptor(settings.twojmax, settings.rfac0, settings.rmin0, settings.cutoff_rule)
+        return SnapDescriptor(settings.twojmax, settings.rfac0, settings.rmin0, settings.cutoff_rule, device)
     if settings.kind == "ace":
+        if device != "cpu":
+            msg = f"`descriptor.kind` = 'ace' has no kernels for {device}; use snap there, or device cpu"
+            raise ValueError(msg)
         return PowerSpectrum(pair_rule=_is_pair_rule(settings.cutoff_rule))
     msg = f"`descriptor.kind` must be one of {', '.join(KINDS)}, got {settings.kind!r}"
     raise ValueError(msg)
@@ -181,6 +192,7 @@ def snap_descriptors(
     rfac0: float = 0.99363,
     rmin0: float = 0.0,
     twojmax: int = 8,
+    device: str = "cpu",
 ) -> Floats:
     """SNAP bispectrum components of every atom of a structure, with a cutoff radius per atom.
 
@@ -208,6 +220,9 @@ def snap_descriptors(
         Angstrom; below every cutoff.
     twojmax : int
         Twice the largest angular momentum, 0 to 14; 8 gives 55 components.
+    device : "cpu", "cuda", "cuda:N" or "auto"
+        Worth it for large structures: starting a GPU takes longer than a million atoms there. Many structures are one
+        call of a `SnapDescriptor`, which is made once.
 
     Returns
     -------
@@ -219,7 +234,7 @@ def snap_descriptors(
     ------
     ValueError
         Cutoffs, positions or parameters that are not finite or out of range, a periodic cell without volume, two atoms
-        in the same place.
+        in the same place; a GPU that cannot be used.
 
     Examples
     --------
@@ -227,4 +242,4 @@ def snap_descriptors(
     >>> snap_descriptors(bulk("W", "bcc", a=3.2), 4.8).shape
     (1, 55)
     """
-    return SnapDescriptor(twojmax, rfac0, rmin0, cutoff_rule).values(_OneStructure(atoms, cutoffs))
+    return SnapDescriptor(twojmax, rfac0, rmin0, cutoff_rule, device).values(_OneStructure(atoms, cutoffs))

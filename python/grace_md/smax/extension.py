@@ -15,6 +15,7 @@ from grace_md.progress import ProgressBar
 from grace_md.smax.candidate import Batch
 from grace_md.smax.config import SmaxConfig
 from grace_md.smax.descriptors import make_descriptor
+from grace_md.smax.devices import descriptor_on
 from grace_md.smax.executors import WorkerPool
 from grace_md.smax.frames import RADII
 from grace_md.smax.radii import radius_table
@@ -74,13 +75,15 @@ def _groups(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
         yield group
 
 
-def add_frames(state: EntropyState, frames: Iterable[Frame], config: SmaxConfig) -> tuple[int, int]:
+def add_frames(
+    state: EntropyState, frames: Iterable[Frame], config: SmaxConfig, device: str = "cpu"
+) -> tuple[int, int]:
     """Add structures to statistics; return how many structures and atoms there were.
 
     Raises ValueError for structures without atoms and features that are not finite, ConfigError for an element without
     a radius.
     """
-    descriptor = make_descriptor(config.descriptor)
+    descriptor = descriptor_on(config.descriptor, device)
     n_structures = n_atoms = 0
     for group in _groups(frames):
         batch = _batch(group, config)
@@ -98,26 +101,26 @@ def add_frames(state: EntropyState, frames: Iterable[Frame], config: SmaxConfig)
     return n_structures, n_atoms
 
 
-def _of_frames(config: SmaxConfig, frames: Iterable[Frame]) -> tuple[EntropyState, int, int]:
+def _of_frames(config: SmaxConfig, frames: Iterable[Frame], device: str) -> tuple[EntropyState, int, int]:
     state = EntropyState.empty(make_descriptor(config.descriptor).n_features)
-    return (state, *add_frames(state, frames, config))
+    return (state, *add_frames(state, frames, config, device))
 
 
-def _of_part(config: SmaxConfig, source: Source, part: Part) -> tuple[EntropyState, int, int]:
-    return _of_frames(config, read_part(source, part))
+def _of_part(config: SmaxConfig, device: str, source: Source, part: Part) -> tuple[EntropyState, int, int]:
+    return _of_frames(config, read_part(source, part), device)
 
 
-def _of_shard(config: SmaxConfig, folder: Path, card: ShardCard) -> tuple[EntropyState, int, int]:
+def _of_shard(config: SmaxConfig, device: str, folder: Path, card: ShardCard) -> tuple[EntropyState, int, int]:
     def frames() -> Iterator[Frame]:
         atoms: Atoms
         for row, atoms in enumerate(read_shard(folder, card)):
             yield frame_from_atoms(atoms, row, str(folder / card.file))
 
-    return _of_frames(config, frames())
+    return _of_frames(config, frames(), device)
 
 
 def _plan(path: str | Path) -> tuple[list[tuple[Any, ...]], str]:
-    """Tasks that read a set, each a function and its arguments after the settings, and the checksum of the set."""
+    """Tasks that read a set, functions and their arguments after settings and device, and the checksum of the set."""
     folder = Path(path)
     if (folder / STATE_FILE).is_file():
         state, _ = load_state(folder)
@@ -129,7 +132,12 @@ def _plan(path: str | Path) -> tuple[list[tuple[Any, ...]], str]:
 
 
 def extend_state(
-    config: SmaxConfig, paths: Sequence[str | Path], pool: WorkerPool, tell: Callable[[str], None], stop: Stop
+    config: SmaxConfig,
+    paths: Sequence[str | Path],
+    pool: WorkerPool,
+    tell: Callable[[str], None],
+    stop: Stop,
+    device: str = "cpu",
 ) -> tuple[EntropyState, list[dict[str, Any]]]:
     """Return the statistics of sets and a record of each; tasks are joined in their order, so that bits do not vary.
 
@@ -139,6 +147,7 @@ def extend_state(
     paths : files, directories, patterns, ASE databases, folders of `grace-md smax`
     pool : where the passes run
     tell, stop : lines for people; whether to stop
+    device : where descriptors are computed
 
     Raises
     ------
@@ -152,7 +161,7 @@ def extend_state(
     for path in paths:
         plan, checksum = _plan(path)
         n_structures = n_atoms = 0
-        for state, structures, atoms in _in_order(config, plan, pool, stop, f"statistics of {path}"):
+        for state, structures, atoms in _in_order(config, device, plan, pool, stop, f"statistics of {path}"):
             total.atom, total.config = total.atom.merged(state.atom), total.config.merged(state.config)
             n_structures += structures
             n_atoms += atoms
@@ -164,7 +173,7 @@ def extend_state(
 
 
 def _in_order(
-    config: SmaxConfig, plan: Sequence[tuple[Any, ...]], pool: WorkerPool, stop: Stop, label: str
+    config: SmaxConfig, device: str, plan: Sequence[tuple[Any, ...]], pool: WorkerPool, stop: Stop, label: str
 ) -> Iterator[tuple[EntropyState, int, int]]:
     tasks = Tasks(pool)
     arrived: dict[Any, Any] = {}
@@ -174,7 +183,7 @@ def _in_order(
             while position not in arrived:
                 while submitted < len(plan) and len(tasks) < pool.limit:
                     function, *rest = plan[submitted]
-                    tasks.submit(submitted, function, config, *rest)
+                    tasks.submit(submitted, function, config, device, *rest)
                     submitted += 1
                 arrived |= dict(tasks.finished(POLL_SECONDS))
                 if stop.asked():

@@ -17,7 +17,7 @@ from ase import Atoms
 
 from grace_md.smax.candidate import Mode
 from grace_md.smax.config import SmaxConfig
-from grace_md.smax.run_settings import RunSettings
+from grace_md.smax.run_settings import RunSettings, device_kind
 from grace_md.smax.shards import read_shard, verify_shards
 from grace_md.smax.state import FORMAT, STATE_FILE, RunState, load_state, save_state
 from grace_md.smax.statistics import SingularStatisticsError
@@ -168,6 +168,15 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} was begun {'with --extend ' + ' '.join(before) if before else 'without --extend'}; go on "
                 "with the same, or choose another folder."
+            )
+
+    def require_same_device(self, device: str) -> None:
+        """Raise ConfigError if a deterministic run would go on with other rounding, of a CPU or of a GPU."""
+        before = device_kind(self.record.get("device", "cpu"))
+        if self.record["deterministic"] and device_kind(device) != before:
+            raise ConfigError(
+                f"{self.path} was begun with --deterministic on device {before}, and the bits of "
+                f"{device_kind(device)} differ; go on with `--device {before}`, or choose another folder."
             )
 
     def save(self, state: RunState) -> None:

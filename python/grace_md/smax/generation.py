@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from grace_md.interrupt import on_stop_signal
 from grace_md.progress import ProgressBar
 from grace_md.smax.committer import Committer
 from grace_md.smax.config import SmaxConfig
+from grace_md.smax.devices import choose_device
 from grace_md.smax.executors import WorkerPool, usable_cores
 from grace_md.smax.extension import extend_state
 from grace_md.smax.folder import RunFolder, holds_run, modes, refuse_existing
@@ -65,7 +67,7 @@ def generate(
     time_limit: float | None = None,
     force: bool = False,
     say: Callable[[str], None] | None = None,
-    search: Search = search_candidates,
+    search: Search | None = None,
 ) -> Outcome:
     """Generate structures until a folder holds `n` accepted ones; `grace_md.smax.read` yields them as `ase.Atoms`.
 
@@ -74,7 +76,7 @@ def generate(
     config : settings of the method
     folder : where shards, statistics and the manifest go
     n : accepted structures to end with; more with ``resume=True`` goes on with a complete run
-    run : sizes of batches, rounds and shards
+    run : sizes of batches, rounds and shards, and the device of the descriptors
     workers : processes, each with one thread; default: all cores. One: no further process. With an `executor`: tasks
         that are to be under way at the same time
     executor : any `concurrent.futures.Executor` (threads, ``mpi4py.futures.MPIPoolExecutor``, executorlib's
@@ -108,13 +110,19 @@ def generate(
     stop = Stop(time_limit)
     pool = WorkerPool(cores, executor)
     tell = _print if say is None else say
+    device, choice = choose_device(run.device, config.descriptor.kind)
+    if choice:
+        tell(choice)
     with on_stop_signal(stop.ask, "stopping; what is accepted is kept ..."), FolderLock() as lock:
         try:
             lock.acquire(Path(folder))
-            opened, state = _open(config, Path(folder), run, pool, tell, stop, deterministic, resume, extend, force)
+            opened, state = _open(
+                config, Path(folder), run, pool, tell, stop, deterministic, resume, extend, force, device
+            )
             lock.acquire(Path(folder))  # if it is new
             opened.record["target"] = n
-            loop = _Run(opened, state, n, pool, stop, search)
+            opened.record["device"] = device
+            loop = _Run(opened, state, n, pool, stop, search or partial(search_candidates, device=device))
             outcome = loop.run(deterministic=deterministic)
         except BaseException:
             pool.close(kill=True)
@@ -135,15 +143,17 @@ def _open(
     resume: bool,
     extend: Sequence[str | Path],
     force: bool,
+    device: str,
 ) -> tuple[RunFolder, RunState]:
     if resume and not force and holds_run(path):
         folder, state = RunFolder.resume(path, config, run, deterministic=deterministic)
         folder.require_same_extension(extend)
+        folder.require_same_device(device)
         tell(f"going on with {state.accepted} accepted structures in {path}")
         return folder, state
     if not force:
         refuse_existing(path)
-    base, sources = extend_state(config, extend, pool, tell, stop)
+    base, sources = extend_state(config, extend, pool, tell, stop, device)
     folder, state = RunFolder.begin(
         path, config, run, deterministic=deterministic, n_features=base.atom.n_features, force=force
     )

@@ -12,6 +12,7 @@ from grace_md.progress import format_seconds
 from grace_md.smax.acceptance import commit, decide
 from grace_md.smax.config import SmaxConfig
 from grace_md.smax.descriptors import make_descriptor
+from grace_md.smax.devices import choose_device
 from grace_md.smax.executors import usable_cores
 from grace_md.smax.sampling import Sampler
 from grace_md.smax.search import search
@@ -24,11 +25,12 @@ MAXIMISED = 16  # candidates that are timed
 MAX_SEEDS = 1_000  # candidates of a seed phase that is tried; more are not waited for
 
 
-def outlook(config: SmaxConfig, n: int, workers: int | None = None) -> list[str]:
+def outlook(config: SmaxConfig, n: int, workers: int | None = None, device: str = "cpu") -> list[str]:
     """Return lines that describe the candidates of `config` and the time that `n` accepted structures would take.
 
-    Raises ConfigError if candidates cannot be drawn.
+    Raises ConfigError if candidates cannot be drawn, or for a device that cannot be used.
     """
+    device, choice = choose_device(device, config.descriptor.kind)
     sampler = Sampler(config)
     drawn = [sampler.draw(index) for index in range(DRAWN)]
     atoms = np.array([len(candidate) for candidate in drawn])
@@ -40,12 +42,13 @@ def outlook(config: SmaxConfig, n: int, workers: int | None = None) -> list[str]
         f"({kinds.min()} to {kinds.max()}), packing number {packing.min():.2f} to {packing.max():.2f}",
         "elements    " + ", ".join(f"{symbol} {100 * count / DRAWN:.0f} %" for symbol, count in common)
         + " of candidates",
+        *([f"device      {choice.partition(': ')[2]}"] if choice else []),
     ]  # fmt: skip
     state, used = _seeded(config)
     if state.seeding:
         return [*lines, f"time        unknown: the seed phase takes more than {used} candidates"]
     begin = time.thread_time()
-    found = search(config, state.snapshot(config.statistics), range(used, used + MAXIMISED))
+    found = search(config, state.snapshot(config.statistics), range(used, used + MAXIMISED), device=device)
     seconds = time.thread_time() - begin
     accepted = 0
     for item in found:

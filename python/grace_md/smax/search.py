@@ -66,6 +66,7 @@ def search(
     indices: Sequence[int],
     *,
     descriptor: Descriptor | None = None,
+    device: str = "cpu",
 ) -> list[Found]:
     """Draw the candidates `indices`, relax their cores, maximise Phi against `snapshot` and check them.
 
@@ -81,6 +82,8 @@ def search(
         They are worked on side by side; 32 to 64 make good use of the kernel.
     descriptor : Descriptor, optional
         In the place of the one that `settings.descriptor` names.
+    device : "cpu", "cuda" or "cuda:N"
+        Where that one is computed.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def search(
     if not len(indices):
         return []
     if descriptor is None:
-        descriptor = _descriptor(settings)
+        descriptor = _descriptor(settings, device)
     sampler = Sampler(settings)
     candidates = [sampler.draw(int(index)) for index in indices]
     batch = Batch.of(candidates)
@@ -114,10 +117,10 @@ def search(
     return _examine(finished, descriptor, snapshot, settings, evaluations + 1)
 
 
-def _descriptor(settings: SmaxConfig) -> Descriptor:
-    from grace_md.smax.descriptors import make_descriptor  # noqa: PLC0415 - kernels are loaded when needed
+def _descriptor(settings: SmaxConfig, device: str) -> Descriptor:
+    from grace_md.smax.devices import descriptor_on  # noqa: PLC0415 - kernels are loaded when needed
 
-    made: Descriptor = make_descriptor(settings.descriptor)
+    made: Descriptor = descriptor_on(settings.descriptor, device)
     return made
 
 
