@@ -3,6 +3,7 @@
 
     python benchmarks/smax.py --json benchmarks/results/cpu_smax.json
     python benchmarks/smax.py --preset single:Sn --candidates 64 --workers 1 --accepted 50
+    python benchmarks/smax.py --device cuda --batches 32 128 512 --workers 1 8 16       # descriptors on a GPU
 
 Three measurements:
 
@@ -69,8 +70,8 @@ class Parts:
 
         return call
 
-    def descriptor(self, config: SmaxConfig) -> Any:
-        made = make_descriptor(config.descriptor)
+    def descriptor(self, config: SmaxConfig, device: str) -> Any:
+        made = make_descriptor(config.descriptor, device)
         return type(
             "Timed",
             (),
@@ -82,11 +83,11 @@ class Parts:
         )()
 
 
-def seeded(config: SmaxConfig, batch: int) -> tuple[EntropyState, int]:
+def seeded(config: SmaxConfig, batch: int, device: str) -> tuple[EntropyState, int]:
     """Statistics at the end of a seed phase, and the first candidate after it."""
     state, used = EntropyState.empty(make_descriptor(config.descriptor).n_features), 0
     while state.seeding:
-        for found in search(config, None, range(used, used + batch)):
+        for found in search(config, None, range(used, used + batch), device=device):
             used += 1
             if state.seeding and decide(state, found, config).accepted:
                 commit(state, found, config)
@@ -103,11 +104,11 @@ def take(state: EntropyState, results: list[Found], config: SmaxConfig) -> int:
     return accepted
 
 
-def measure_search(config: SmaxConfig, candidates: int, batch: int) -> dict[str, Any]:
+def measure_search(config: SmaxConfig, candidates: int, batch: int, device: str) -> dict[str, Any]:
     parts = Parts()
-    state, first = seeded(config, batch)
+    state, first = seeded(config, batch, device)
     kept, objective.entropy_gain = objective.entropy_gain, parts.timed("algebra", objective.entropy_gain)
-    descriptor = parts.descriptor(config)
+    descriptor = parts.descriptor(config, device)
     results: list[Found] = []
     accepted = 0
     try:
@@ -154,10 +155,10 @@ def second_half(log: Path) -> dict[str, float]:
     }
 
 
-def measure_run(config: SmaxConfig, accepted: int, workers: int, batch: int) -> dict[str, Any]:
+def measure_run(config: SmaxConfig, accepted: int, workers: int, batch: int, device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="grace_md_smax_") as folder:
         begin = time.perf_counter()
-        run = RunSettings(batch=batch)
+        run = RunSettings(batch=batch, device=device)
         generate(config, Path(folder) / "run", accepted, run=run, workers=workers, say=lambda _: None)
         wall = time.perf_counter() - begin
         state, _ = load_state(Path(folder) / "run")
@@ -180,11 +181,11 @@ def measure_run(config: SmaxConfig, accepted: int, workers: int, batch: int) -> 
     }
 
 
-def measure_gain(config: SmaxConfig, accepted: int, batch: int) -> dict[str, Any]:
-    entropy, used = seeded(config, batch)
+def measure_gain(config: SmaxConfig, accepted: int, batch: int, device: str) -> dict[str, Any]:
+    entropy, used = seeded(config, batch, device)
     seed, tried, kept = entropy.config.count, 0, 0
     while kept < accepted:
-        found = search(config, entropy.snapshot(config.statistics), range(used, used + batch))
+        found = search(config, entropy.snapshot(config.statistics), range(used, used + batch), device=device)
         used += batch
         for item in found:
             tried += kept < accepted
@@ -194,7 +195,7 @@ def measure_gain(config: SmaxConfig, accepted: int, batch: int) -> dict[str, Any
     random = EntropyState.empty(entropy.atom.n_features)
     index = 0
     while random.config.count < seed + accepted:
-        for item in search(config, None, range(index, index + batch)):
+        for item in search(config, None, range(index, index + batch), device=device):
             if item.reason is None and random.config.count < seed + accepted:
                 random.add(item.features)
         index += batch
@@ -246,22 +247,27 @@ def main() -> None:
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--candidates", type=int, default=512, help="of each search")
     parser.add_argument("--batches", type=int, nargs="*", default=[16, 32, 64], help="candidates side by side")
+    parser.add_argument("--run-batch", type=int, default=RunSettings().batch, help="of runs: candidates of a task")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="of runs")
     parser.add_argument("--accepted", type=int, default=300, help="structures of each run")
     parser.add_argument("--element", default="Sn", help="of the gain")
     parser.add_argument("--gain", type=int, default=300, help="structures accepted for the gain; 0: not measured")
+    parser.add_argument("--device", default="cpu", help="of the descriptors: cpu, cuda or cuda:N")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     config = preset(options.preset)
-    report: dict[str, Any] = {"machine": machine.describe(), "options": machine.words(options)}
+    head = machine.describe() if options.device == "cpu" else machine.describe_device(options.device)
+    report: dict[str, Any] = {"machine": head, "options": machine.words(options)}
     report |= {"search": [], "run": [], "gain": []}
     for batch in options.batches:
-        report["search"].append(measure_search(config, options.candidates, batch))
+        report["search"].append(measure_search(config, options.candidates, batch, options.device))
     for workers in options.workers:
-        report["run"].append(measure_run(config, options.accepted, workers, RunSettings().batch))
+        report["run"].append(measure_run(config, options.accepted, workers, options.run_batch, options.device))
     if options.gain:
         single = preset(f"single:{options.element}")
-        report["gain"].append({"element": options.element, **measure_gain(single, options.gain, RunSettings().batch)})
+        report["gain"].append(
+            {"element": options.element, **measure_gain(single, options.gain, RunSettings().batch, options.device)}
+        )
     if report["run"]:
         late = max(row["late_accepted_per_core_second"] for row in report["run"])
         report["core_hours_of_the_paper"] = PAPER_STRUCTURES / late / 3600.0

@@ -1,6 +1,7 @@
 """Time per atom of SNAP components and their adjoint, beside LAMMPS on the same atoms in the same run.
 
     python benchmarks/snap.py [--neighbors 21 50] [--candidates 200] [--repeats 7] [--json FILE]
+    python benchmarks/snap.py --device cuda [--candidates 32 256 4096] ...      # a GPU beside a core: snap_device.py
 
 `value` is what the acceptance of a candidate needs, 55 components per atom; `value and adjoint` what a step of its
 optimiser needs, the gradient of any linear function of them besides. Both with the neighbour search. LAMMPS:
@@ -172,10 +173,17 @@ def main() -> None:
     """Print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--neighbors", type=int, nargs="+", default=[21, 50], help="mean number per atom")
-    parser.add_argument("--candidates", type=int, default=200)
+    parser.add_argument("--candidates", type=int, nargs="+", help="default: 200; on a GPU 32, 256 and 4096")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda[:N]")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
+    if options.device != "cpu":
+        import snap_device  # noqa: PLC0415 - needs this module
+
+        snap_device.run(options)
+        return
+    count = (options.candidates or [200])[0]
     report: dict[str, Any] = {"machine": machine.describe(), "options": machine.words(options), "results": []}
     report["peak_gflops_fp64"] = machine.peak_gflops("float64", 1)
     print(f"peak of a core, large matrix products: {report['peak_gflops_fp64']:.1f} Gflop/s\n")
@@ -183,11 +191,11 @@ def main() -> None:
     print("{:24s}{:20s}{:>7s}{:>9s}{:>9s}  {:18s}{:>9s}{:>7s}".format(*head))
     with machine.Watch() as watch:
         for neighbors in options.neighbors:
-            for name, count, size in (
-                (f"{options.candidates} candidates of {CANDIDATE}", options.candidates, CANDIDATE),
+            for name, n_structures, size in (
+                (f"{count} candidates of {CANDIDATE}", count, CANDIDATE),
                 (f"cell of {LARGE}", 1, LARGE),
             ):
-                for row in measure(name, count, size, neighbors, options.repeats):
+                for row in measure(name, n_structures, size, neighbors, options.repeats):
                     print(
                         f"{row['system']:24s}{row['task']:20s}{row['neighbors']:7.1f}{row['us_per_atom']:9.2f}"
                         f"{row['gflops']:9.1f}  {row['peer']:18s}{row['peer_us_per_atom']:9.2f}{row['ratio']:7.1f}"

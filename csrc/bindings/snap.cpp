@@ -107,6 +107,13 @@ py::tuple gradients(grace::snap::Snap& snap, const Array<double>& beta, int n_th
   return py::make_tuple(std::move(positions), std::move(strain));
 }
 
+py::list profile(grace::snap::Snap& snap) {
+  py::list out;
+  for (const grace::KernelTime& kernel : snap.profile())
+    out.append(py::make_tuple(kernel.name, kernel.launches, kernel.seconds));
+  return out;
+}
+
 }  // namespace
 
 void bind_snap(py::module_& m) {
@@ -133,7 +140,9 @@ void bind_snap(py::module_& m) {
           "within cutoffs[i], with pair_rule within (cutoffs[i] + cutoffs[j])/2.")
       .def("gradients", &gradients, py::arg("beta"), py::arg("n_threads") = 0,
            "(dx [n_atoms, 3] in 1/A, strain [n_structures, 3, 3]): gradients of sum_i beta_i . B_i of the last "
-           "descriptors(), beta [n_atoms, n_features]; strain is the derivative by e of x -> x (1 + e).");
+           "descriptors(), beta [n_atoms, n_features]; strain is the derivative by e of x -> x (1 + e).")
+      .def("start_profile", &Snap::start_profile, "Time every kernel from now on.")
+      .def("profile", &profile, "[(kernel, launches, seconds), ...] since start_profile(); of a CPU nothing.");
   m.def("cutoff_pairs", &cutoff_pairs, py::arg("positions"), py::arg("cells"), py::arg("periodic"),
         py::arg("first_atom"), py::arg("cutoffs"), py::arg("pair_rule") = false, py::arg("n_threads") = 0,
         "(first [n_atoms + 1], neighbor [n_pairs], vector [n_pairs, 3] A, cutoff [n_pairs] A): the pairs that "

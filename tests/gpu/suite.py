@@ -24,11 +24,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "gpu"
 SKIPPED = 77  # exit status of C++ tests without their device
+BENCHMARKS = ("evaluate", "lammps", "snap", "smax")  # whose results go into the file
 BUDGET = "BUDGET"
 RESERVE = 30  # s, of a benchmark beyond its budget: imports, and the case that it has begun
 
 # C++ tests under the sanitizer, which is 10 to 100 times slower: the CUDA device, and evaluators that run all kernels.
-SANITIZED = ("cuda_", "gpu_scan", "many_structures_in_one_call", "own_lists_equal_given_rows")
+SANITIZED = ("cuda_", "gpu_scan", "many_structures_in_one_call", "own_lists_equal_given_rows", "gpu_snap_equals")
 
 
 @dataclass
@@ -128,6 +129,11 @@ def steps(options: argparse.Namespace) -> list[Step]:
     measured = [str(ROOT / "benchmarks" / "evaluate.py"), "--device", "emulated" if dry else "cuda"]
     lammps_sizes = ["--atoms", "99", "--ranks", "1"] if dry else ["--atoms", "4983", "100000"]
     run_lammps = [str(ROOT / "benchmarks" / "lammps" / "run.py"), "--device", "emulated" if dry else "cuda"]
+    named = ["--device", "emulated" if dry else "cuda"]
+    snap = [str(ROOT / "benchmarks" / "snap.py"), *named]
+    snap += ["--neighbors", "21", "--candidates", "4", "--repeats", "1"] if dry else ["--repeats", "15"]
+    smax = [str(ROOT / "benchmarks" / "smax.py"), *named, "--workers", "--gain", "0"]
+    smax += ["--preset", "single:Sn", "--candidates", "8", "--batches", "8"] if dry else ["--batches", "32", "256"]
     return [
         Step(
             "build",
@@ -165,6 +171,8 @@ def steps(options: argparse.Namespace) -> list[Step]:
             600 if dry else 0.3 * options.benchmark_seconds + RESERVE,
             why_not=no_lammps,
         ),
+        Step("descriptors", [sys.executable, *snap, "--json", str(BUILD / "snap.json")], 600 if dry else 60),
+        Step("generation", [sys.executable, *smax, "--json", str(BUILD / "smax.json")], 900 if dry else 60),
     ]
 
 
@@ -303,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(f"`--only` {', '.join(sorted(unknown))}: the steps are {', '.join(s.name for s in every)}")
     device = os.environ.get("GRACE_TEST_DEVICE", "emulated:2" if options.dry_run else "cuda")
     variables = environment(device)
-    for name in ("evaluate", "lammps"):  # of an earlier run
+    for name in BENCHMARKS:  # of an earlier run
         (BUILD / f"{name}.json").unlink(missing_ok=True)
     limit = options.limit or (3600 if options.dry_run else 600)
     outcomes = run([step for step in every if step.name in wanted], limit, variables)
@@ -312,8 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **information,
         "device": device,
         "steps": [vars(outcome) for outcome in outcomes],
-        "evaluate": read_json(BUILD / "evaluate.json"),
-        "lammps": read_json(BUILD / "lammps.json"),
+        **{name: read_json(BUILD / f"{name}.json") for name in BENCHMARKS},
     }
     path = result_path(information, dry=options.dry_run)
     path.parent.mkdir(parents=True, exist_ok=True)

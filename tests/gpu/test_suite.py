@@ -92,7 +92,7 @@ def test_results_name_device_and_commit(suite: ModuleType) -> None:
     assert suite.main(["--dry-run", "--only", "probe"]) == 0
     (path,) = suite.BUILD.glob("*.json")
     found = json.loads(path.read_text())
-    assert {"commit", "date", "gpu", "probe", "toolkit", "steps", "evaluate", "lammps"} <= set(found)
+    assert {"commit", "date", "gpu", "probe", "toolkit", "steps", "evaluate", "lammps", "snap", "smax"} <= set(found)
     assert found["device"].startswith("emulated") or "cuda" in found["device"]
     assert [step["name"] for step in found["steps"]] == ["probe"]
     assert found["steps"][0]["status"] == "passed"

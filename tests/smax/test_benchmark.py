@@ -10,6 +10,16 @@ import pytest
 from benchmark_tools import BENCHMARKS, run_script
 
 
+def test_a_device_of_the_descriptors(tmp_path: Path) -> None:
+    out = tmp_path / "smax.json"
+    words = ["--preset", "single:Sn", "--candidates", "4", "--batches", "4", "--workers", "--gain", "0"]
+    run_script(str(BENCHMARKS / "smax.py"), *words, "--device", "emulated:1", "--json", str(out))
+    report = json.loads(out.read_text())
+    assert report["machine"]["device"] == "emulated:1"
+    assert report["search"][0]["share_kernel"] > 0.9  # one thread of a GPU at a time
+    assert report["run"] == report["gain"] == []
+
+
 def test_rates_shares_and_extrapolation(tmp_path: Path) -> None:
     out = tmp_path / "smax.json"
     words = ["--preset", "single:Sn", "--candidates", "16", "--batches", "8", "--workers", "1", "--accepted", "50"]

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "grace/snap/pairs.hpp"
 #include "grace/types.hpp"
@@ -42,6 +43,10 @@ class Snap {
   // positions [n_atoms, 3] its gradient, 1/A; strain [n_structures, 3, 3] its derivative by the strain e of
   // x -> x (1 + e), cell included.
   virtual void gradients(const double* beta, double* positions, double* strain, int n_threads = 0) = 0;
+
+  // Times of the kernels from now on, and their sums since then, the longest first; a CPU has none.
+  virtual void start_profile() {}
+  virtual std::vector<KernelTime> profile() { return {}; }
 };
 
 // Throws Error for options out of range and, with the reason, for a GPU that cannot be used.

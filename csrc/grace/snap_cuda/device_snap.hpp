@@ -82,6 +82,9 @@ class DeviceSnap final : public Snap {
     }
   }
 
+  void start_profile() override { device_.start_profile(); }
+  std::vector<KernelTime> profile() override { return device_.profile(); }
+
  private:
   template <class T>
   using Buffer = device::Buffer<Device, T>;

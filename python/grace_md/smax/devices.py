@@ -9,7 +9,6 @@ from typing import Any
 
 from grace_md._core import cuda_obstacle, cuda_probe, resolve_device
 from grace_md.smax.descriptors import Descriptor, DescriptorSettings, make_descriptor
-from grace_md.smax.run_settings import device_kind
 from grace_md.strict import ConfigError
 
 __all__ = ["choose_device", "descriptor_on", "worker_device"]
@@ -41,11 +40,15 @@ def choose_device(word: str, kind: str) -> tuple[str, str]:
         return word, ""
     if kind != "snap":
         raise ConfigError(f"`descriptor.kind` = {kind!r} has no kernels for GPUs; use snap there, or `--device cpu`.")
-    if device_kind(word) == "cuda":
-        obstacle = cuda_obstacle(int(word.partition(":")[2] or 0))
-        if obstacle:
-            raise ConfigError(f"{obstacle}.")
+    _require_gpu(word)
     return word, ""
+
+
+def _require_gpu(device: str) -> None:
+    kind, _, index = device.partition(":")
+    obstacle = cuda_obstacle(int(index or 0)) if kind == "cuda" else ""
+    if obstacle:
+        raise ConfigError(f"{obstacle}.")
 
 
 def _automatic(kind: str) -> tuple[str, str]:
@@ -54,7 +57,8 @@ def _automatic(kind: str) -> tuple[str, str]:
     found = resolve_device("auto")
     if found == "cpu":
         return "cpu", f"device auto: cpu ({cuda_probe()['reason'] or 'GRACE_MD_DEVICE'})"
-    chosen = found if found != "cuda:0" else "cuda"  # a number is the wish of GRACE_MD_DEVICE
+    _require_gpu(found)  # GRACE_MD_DEVICE may ask for one that is not there
+    chosen = found if found != "cuda:0" else "cuda"
     return chosen, f"device auto: {chosen} ({', '.join(cuda_probe()['names']) or found})"
 
 
@@ -76,7 +80,9 @@ def descriptor_on(settings: DescriptorSettings, device: str) -> Descriptor:
         return make_descriptor(settings)
     key = (settings, worker_device(device))
     before: tuple[Any, Descriptor] | None = getattr(_kept, "descriptor", None)
-    if before is None or before[0] != key:
-        _kept.descriptor = None  # its memory goes first
-        _kept.descriptor = (key, make_descriptor(*key))
-    return _kept.descriptor[1]
+    if before is not None and before[0] == key:
+        return before[1]
+    before = _kept.descriptor = None  # its memory goes first
+    made = make_descriptor(*key)
+    _kept.descriptor = (key, made)
+    return made
