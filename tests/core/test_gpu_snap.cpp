@@ -22,7 +22,7 @@ using grace::snap::CutoffRule;
 using grace::snap::Snap;
 using grace::snap::SnapOptions;
 
-constexpr double kRounding = 1e-12;  // relative to the largest
+constexpr double kRounding = 1e-12;  // relative to the largest, or to one where everything cancels
 constexpr int kSeeds = 5;
 
 // Structures one after another; a direction without cell vector is not periodic.
@@ -115,7 +115,7 @@ double largest(const std::vector<double>& values) {
 
 void compare(const std::vector<double>& values, const std::vector<double>& expected) {
   CHECK(values.size() == expected.size());
-  const double allowed = kRounding * largest(expected);
+  const double allowed = kRounding * std::max(1.0, largest(expected));
   for (std::size_t k = 0; k < values.size(); ++k) CHECK_NEAR(values[k], expected[k], allowed);
 }
 
@@ -151,7 +151,7 @@ TEST(gpu_snap_equals_the_cpu) {
     CHECK(device->n_features() == 55);
     for (CutoffRule rule : {CutoffRule::centre, CutoffRule::pair}) {
       const Answer expected = compute(cpu, batch, rule);
-      CHECK(expected.n_pairs > 2000);
+      CHECK(expected.n_pairs > 300);
       CHECK(largest(expected.positions) > 1.0);
       CHECK(largest(expected.strain) > 1.0);
       compare(compute(*device, batch, rule), expected);
@@ -176,14 +176,14 @@ TEST(gpu_snap_of_many_batches) {
     std::mt19937 random(static_cast<unsigned>(60 + seed));
     const auto device = on_device(seed);
     CpuSnap cpu({8, 0.99363, 0.1});
-    for (double cutoff : {3.0, 9.0, 2.0, 0.0, 10.0}) {
+    for (double cutoff : {3.0, 12.0, 2.0, 0.0, 13.0}) {
       Batch batch;
       const int n_structures = cutoff > 0.0 ? 1 + static_cast<int>(random() % 4) : 0;
       for (int s = 0; s < n_structures; ++s)
         batch.add(random, 1 + static_cast<int>(random() % 5), 3.5, 0.8 * cutoff, cutoff);
       const Answer answer = compute(*device, batch, CutoffRule::centre);
       compare(answer, compute(cpu, batch, CutoffRule::centre));
-      if (cutoff >= 9.0) CHECK(answer.n_pairs > 100 * batch.n_atoms());  // more than there is room for at first
+      if (cutoff >= 12.0) CHECK(answer.n_pairs > 100 * batch.n_atoms());  // more than there is room for at first
       CHECK(compute(*device, batch, CutoffRule::centre) == answer);
       CHECK(compute(*on_device(seed), batch, CutoffRule::centre) == answer);
     }

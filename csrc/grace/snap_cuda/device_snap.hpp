@@ -129,6 +129,11 @@ class DeviceSnap final : public Snap {
     atoms_ = std::move(atoms);
   }
 
+  template <class T>
+  static std::pair<const Buffer<T>&, std::size_t> with(const Buffer<T>& buffer, std::size_t size) {
+    return {buffer, size};
+  }
+
   // Throws, before anything is given back, when what is to be reserved does not fit.
   template <class... Parts>
   void require_room(const Parts&... parts) const {
@@ -150,13 +155,11 @@ class DeviceSnap final : public Snap {
   void reserve() {
     const std::size_t n = atoms_.size(), entries = static_cast<std::size_t>(n_entries_) + 1;
     const std::size_t totals = static_cast<std::size_t>(gpu::scan_memory(n_entries_ + 1));
-    const auto with = [](const auto& buffer, std::size_t size) {
-      return std::pair<decltype(buffer), std::size_t>(buffer, size);
-    };
+    const std::size_t pairs = static_cast<std::size_t>(capacity_ > 0 ? capacity_ : first_guess * n_atoms());
     require_room(with(device_structures_, structures_.size()), with(device_atoms_, n), with(first_, entries),
                  with(totals_, totals), with(densities_, n * plan_.n_half), with(adjoints_, n * plan_.n_half),
-                 with(features_, n * plan_.n_features), with(beta_, n * plan_.n_features),
-                 with(sums_, n * n_collected));
+                 with(features_, n * plan_.n_features), with(beta_, n * plan_.n_features), with(sums_, n * n_collected),
+                 with(pairs_, 5 * pairs), with(pair_gradients_, 3 * pairs));
     device_structures_.reserve(structures_.size());
     device_atoms_.reserve(n);
     first_.reserve(entries);
@@ -167,13 +170,12 @@ class DeviceSnap final : public Snap {
     beta_.reserve(n * plan_.n_features);
     sums_.reserve(n * n_collected);
     flags_.reserve(1);
-    if (capacity_ == 0) reserve_pairs(first_guess * n_atoms());
+    reserve_pairs(static_cast<std::int64_t>(pairs));
   }
 
   void reserve_pairs(std::int64_t n) {
     const std::size_t wanted = static_cast<std::size_t>(n);
-    require_room(std::pair<const Buffer<double>&, std::size_t>(pairs_, 5 * wanted),
-                 std::pair<const Buffer<double>&, std::size_t>(pair_gradients_, 3 * wanted));
+    require_room(with(pairs_, 5 * wanted), with(pair_gradients_, 3 * wanted));
     capacity_ = 0;
     pairs_.reserve(5 * wanted);
     pair_gradients_.reserve(3 * wanted);
