@@ -3,15 +3,17 @@
 
     python benchmarks/training.py --json benchmarks/results/cpu_training.json
     python benchmarks/training.py --models 1L-large --backends core --structures 8 --precisions fp32
+    python benchmarks/training.py --device cuda --models 1L-large 2L-medium --structures 64 --precisions fp32
 
 Backend "core" (operators of the C++ core, no graph through the geometry) beside "torch" (plain torch, automatic
 differentiation from positions) for the architecture of the shipped model and for published presets with random weights.
 Neighbour lists and the numbers of bonds that no weight enters are made once, as in training with cached lists. Each
-case runs in a process of its own, for its peak memory; cases take turns in rounds.
+case runs in a process of its own, for its peak memory; cases take turns in rounds. On a GPU, where the operators of the
+core are plain formulas, memory is what torch allocated, and a step ends when the device has done it.
 
-For backend "core" a second table shows every operator as it is called in one step: time, GFLOP/s, bytes that must be
-moved, and the share of its floor, which is the larger of operations / rate of large matrix products and bytes / rate of
-a copy that does not fit the caches, both measured in the same process.
+On the CPU, for backend "core", a second table shows every operator as it is called in one step: time, GFLOP/s, bytes
+that must be moved, and the share of its floor, which is the larger of operations / rate of large matrix products and
+bytes / rate of a copy that does not fit the caches, both measured in the same process.
 """
 
 from __future__ import annotations
@@ -48,8 +50,12 @@ def copy_rate() -> float:
     return 2.0 * COPY_BYTES / best
 
 
-def peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
+def peak_bytes(device: str) -> int:
+    """Largest memory so far: resident memory of this process, or what torch has allocated on a GPU."""
+    if device != "cpu":
+        import torch  # noqa: PLC0415 - children only
+
+        return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -77,7 +83,9 @@ class Step:
         cells = [atoms.copy() for _ in range(options.structures)]
         for k, cell in enumerate(cells):
             cell.rattle(structures.RATTLE, seed=k)
-        self.batch = batch_from_atoms(cells, self.model.elements, self.model.pair_cutoffs)
+        self.batch = batch_from_atoms(cells, self.model.elements, self.model.pair_cutoffs).to(options.device)
+        self.model.to(options.device)
+        self.on_gpu = options.device != "cpu"
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
 
     def __call__(self) -> None:
@@ -86,16 +94,23 @@ class Step:
         per_atom = out.energy / ATOMS
         loss = (per_atom * per_atom).mean() + (out.forces**2).mean() + (out.stress**2).mean()
         torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        if self.on_gpu:
+            torch.cuda.synchronize()
 
 
 def child(options: argparse.Namespace) -> None:
     """Serve one case: a repeat for every line on the standard input, a JSON line for each; at the end its summary."""
     step = Step(options)
-    before = peak_bytes()
+    device = options.device
+    before = peak_bytes(device)
     step()
     n_atoms = step.batch.n_atoms
-    found = {"n_atoms": n_atoms, "n_bonds": step.batch.n_bonds, "peak_bytes_of_steps": peak_bytes() - before}
-    found["peak_bytes"] = peak_bytes()
+    found = {
+        "n_atoms": n_atoms,
+        "n_bonds": step.batch.n_bonds,
+        "peak_bytes_of_steps": peak_bytes(device) - before,
+    }
+    found["peak_bytes"] = peak_bytes(device)
     print(json.dumps(found), flush=True)
     for line in sys.stdin:
         if line.strip() == "operators":
@@ -122,7 +137,8 @@ class Case:
     """A child process and the repeats that it has measured."""
 
     def __init__(self, options: argparse.Namespace, **case: Any) -> None:
-        arguments = {"structures": options.structures, "threads": options.threads, "repeats": options.repeats, **case}
+        shared = ("device", "structures", "threads", "repeats")
+        arguments = {**{name: getattr(options, name) for name in shared}, **case}
         command = [sys.executable, __file__, "--child"]
         for key, value in arguments.items():
             command += [f"--{key}", str(value)]
@@ -191,6 +207,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--backends", nargs="+", default=["core", "torch"], choices=["core", "torch"])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "fp64"], choices=["fp32", "fp64"])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--structures", type=int, default=6, help=f"of {ATOMS} atoms each in a batch")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
@@ -217,7 +234,7 @@ def main() -> None:
             report["results"] += rows
             print_results(rows)
             for case in cases:
-                if case.case["backend"] == "core":
+                if case.case["backend"] == "core" and options.device == "cpu":
                     operators = case.ask("operators")
                     print_operators(case.case, operators)
                     report["operators"].append({**case.case, "rows": operators})

@@ -54,7 +54,7 @@ class Loop:
             command[:1] = [sys.executable, "-m", "grace_md.cli"]
         start = time.perf_counter()
         code = subprocess.run(command, check=False).returncode
-        self.times[result] = time.perf_counter() - start
+        self.times[result] = self.times.get(result, 0.0) + time.perf_counter() - start
         if code:
             sys.exit(code)
 

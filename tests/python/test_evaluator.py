@@ -80,8 +80,8 @@ def test_single_precision_is_close_to_double(
         if largest > 0.0:
             worst_force = max(worst_force, np.abs(b["forces"] - a["forces"]).max() / largest)
     assert worst_energy > 0.0, "nothing was computed in single precision"
-    record_property("energy_error_per_atom", worst_energy)
-    record_property("relative_force_error", worst_force)
+    record_property("energy_error_per_atom", float(worst_energy))
+    record_property("relative_force_error", float(worst_force))
     print(f"{reference_set.name} {precision}: {worst_energy:.1e} eV/atom, forces {worst_force:.1e} of the largest")
 
 

@@ -66,7 +66,7 @@ def bond_constants(
         gradient = ((by_direction - along * u[:, None, :]) / d[:, None, None]).to(dtype)
         values = values.to(dtype)
     degrees = torch.arange(lmax + 1, device=vectors.device)
-    parity = (1 - 2 * (degrees % 2)).repeat_interleave(2 * degrees + 1)
+    parity = (1 - 2 * (degrees % 2)).repeat_interleave(2 * degrees + 1, output_size=(lmax + 1) ** 2)
     return BondConstants(
         pairs=pairs,
         center=center,

@@ -18,7 +18,7 @@ __all__ = ["bond_basis", "coupling_product", "message_basis"]
 def degree_of_row(n_rows: int, device: torch.device) -> Tensor:
     """Degree l of every row l^2 + l + m, int64 [n_rows]."""
     degrees = torch.arange(math.isqrt(n_rows), device=device)
-    return torch.repeat_interleave(degrees, 2 * degrees + 1)
+    return torch.repeat_interleave(degrees, 2 * degrees + 1, output_size=n_rows)
 
 
 def centers(first_bond: Tensor, n_bonds: int) -> Tensor:
