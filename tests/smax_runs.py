@@ -49,7 +49,7 @@ def assert_same_run(first: Path, second: Path) -> None:
         assert left.keys() == right.keys()
         for name, values in left.items():
             assert np.array_equal(values, right[name]), name
-    for name in ("next_index", "pending", "decided", "rejected", "evaluations", "seeded"):
+    for name in ("next_index", "pending", "decided", "rejected", "evaluations", "seeded", "since_restart"):
         assert getattr(a, name) == getattr(b, name), name
     assert [card.n_structures for card in a.cards] == [card.n_structures for card in b.cards]
 

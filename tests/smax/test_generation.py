@@ -84,10 +84,14 @@ class Interrupted(Exception):
     """What stands for a crash of the parent."""
 
 
+@pytest.mark.parametrize("restart_after", [0, 9])
 @pytest.mark.parametrize("commits", [1, 2, 3, 4, 6, 9])
-def test_resumed_equals_uninterrupted_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits: int) -> None:
-    """The parent dies in the midst of a commit: in the seed phase, in rounds and between them."""
-    short(tmp_path / "whole", deterministic=True)
+def test_resumed_equals_uninterrupted_bit_by_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits: int, restart_after: int
+) -> None:
+    """The parent dies in the midst of a commit: in seed phases, in rounds and between them."""
+    config = stand_in.settings(statistics={"restart_after": restart_after})
+    short(tmp_path / "whole", config=config, deterministic=True)
     original, count = Committer._clock, 0
 
     def clock(self: Committer, *args: Any) -> None:
@@ -99,10 +103,10 @@ def test_resumed_equals_uninterrupted_bit_by_bit(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Committer, "_clock", clock)
     with pytest.raises(Interrupted):
-        short(tmp_path / "broken", deterministic=True)
+        short(tmp_path / "broken", config=config, deterministic=True)
     monkeypatch.undo()
     assert state_of(tmp_path / "broken").commits == commits
-    outcome = short(tmp_path / "broken", deterministic=True, resume=True)
+    outcome = short(tmp_path / "broken", config=config, deterministic=True, resume=True)
     assert outcome.status == "complete"
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
     steps = [json.loads(line)["step"] for line in (tmp_path / "broken/metrics.jsonl").read_text().splitlines()]

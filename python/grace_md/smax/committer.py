@@ -77,8 +77,8 @@ class Committer:
     def commit(self, results: Sequence[Searched], *, end_of_round: bool = False) -> int:
         """Decide on the candidates of finished tasks, in order; return how many were accepted.
 
-        Candidates that are decided already are passed over. Once there are enough structures, and once the seed phase
-        has ended in the midst of random candidates, the others stay pending: they are searched again. `end_of_round`
+        Candidates that are decided already are passed over. Once there are enough structures, and once a seed phase
+        has begun or ended since the search, the others stay pending: they are searched again. `end_of_round`
         forgets the round under way, unless it was cut because there are enough structures.
 
         Raises
@@ -93,7 +93,7 @@ class Committer:
             state.core_seconds += result.seconds
             for found in result.found:
                 index = found.candidate.index
-                if index not in pending or (result.seeded and not state.entropy.seeding):
+                if index not in pending or result.seeded != state.entropy.seeding:
                     continue
                 if self.full:
                     cut = True
@@ -129,6 +129,8 @@ class Committer:
         state.accepted += 1
         state.atoms += len(found.candidate)
         state.seeded += seeded
+        state.since_restart += not seeded
+        state.restart_if_due(self.config.statistics.restart_after)
         return accepted_atoms(found, decision, self.config.seed, seeded=seeded)
 
     def _clock(self, accepted: int, now: float, seconds: float) -> None:

@@ -130,12 +130,15 @@ class CellSettings:
 class DescriptorSettings:
     """Section `descriptor`: the features whose entropy grows."""
 
-    kind: str = _setting("snap", "paper", "snap: bispectrum components; ace; or grace:<weight file>")
+    kind: str = _setting("snap", "paper", "snap: bispectrum components; ace: power spectrum")
     twojmax: int = _setting(8, "paper", "twice the largest angular momentum of snap; 8: the 55 components of the paper")
     rfac0: float = _setting(0.99363, "lammps", "rfac0 of snap")
     rmin0: float = _setting(0.0, "lammps", "rmin0 of snap (A)")
     cutoff_rule: Literal["centre", "pair"] = _setting(
         "centre", "ours", "cutoff of a bond: that of the centre, or the mean of both atoms"
+    )
+    power: float = _setting(
+        1.0, "ours", "p: features above one become |b|^p; 1: as they are; 1/6: their fluctuations do not grow with density"
     )
 
 
@@ -153,6 +156,10 @@ class StatisticsSettings:
         "random structures are accepted as they are until there are this many items per feature; with more, later ones "
         "pass more often and gain less each",
     )
+    restart_after: int = _setting(
+        0, "ours", "structures with an entropy gain after which the statistics begin anew, with another seed phase: "
+        "acceptance falls while a set grows, so that large ones are made of many; 0: never"
+    )  # fmt: skip
     ridge: float = _setting(1e-8, "ours", "of the variances after the seed phase, added while cond(Sigma) is large")
     ridge_condition: float = _setting(1e8, "ours", "condition number below which the ridge is dropped for good")
 

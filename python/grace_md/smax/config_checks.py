@@ -36,6 +36,7 @@ POSITIVE = (
     "statistics.seed_items_per_feature",
     "statistics.ridge_condition",
     "descriptor.rfac0",
+    "descriptor.power",
     "optimiser.max_displacement",
     "optimiser.first_displacement",
     "optimiser.fire_step",
@@ -43,6 +44,7 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "objective.core_strength",
     "statistics.ridge",
+    "statistics.restart_after",
     "optimiser.gradient_tolerance",
     "optimiser.objective_tolerance",
     "optimiser.core_iterations",
@@ -56,6 +58,7 @@ NOT_NEGATIVE = (
     "seed",
 )
 SHARES = (
+    "descriptor.power",
     "radii.extreme_fraction",
     "density.high_fraction",
     "density.low_fraction",

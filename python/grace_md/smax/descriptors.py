@@ -13,6 +13,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from grace_md._core import SnapKernel
+from grace_md.smax.compression import Compressed
 from grace_md.smax.power_spectrum import PowerSpectrum
 
 __all__ = ["Descriptor", "DescriptorBatch", "SnapDescriptor", "make_descriptor", "snap_descriptors"]
@@ -52,7 +53,7 @@ class DescriptorBatch(Protocol):
 
 
 class DescriptorSettings(Protocol):
-    """Settings of `make_descriptor`: kind ("snap" or "ace"), cutoff_rule, and twojmax, rfac0, rmin0 (A) of snap."""
+    """Settings of `make_descriptor`: kind ("snap" or "ace"), twojmax, rfac0, rmin0 (A) of snap, cutoff_rule, power."""
 
     @property
     def kind(self) -> str: ...
@@ -64,6 +65,8 @@ class DescriptorSettings(Protocol):
     def rmin0(self) -> float: ...
     @property
     def cutoff_rule(self) -> CutoffRule: ...
+    @property
+    def power(self) -> float: ...
 
 
 class Descriptor(Protocol):
@@ -158,6 +161,11 @@ def make_descriptor(settings: DescriptorSettings, device: str = "cpu") -> Descri
     ValueError
         An unknown kind or rule, parameters out of range, or a device that cannot be used.
     """
+    made = _uncompressed(settings, device)
+    return made if settings.power == 1.0 else Compressed(made, settings.power)
+
+
+def _uncompressed(settings: DescriptorSettings, device: str) -> Descriptor:
     if settings.kind == "snap":
         return SnapDescriptor(settings.twojmax, settings.rfac0, settings.rmin0, settings.cutoff_rule, device)
     if settings.kind == "ace":

@@ -78,11 +78,12 @@ def provenance(config: SmaxConfig, run: RunSettings, **more: Any) -> dict[str, A
 def scalars(state: RunState, config: SmaxConfig) -> dict[str, float | int | None]:
     """Return number of items, ln det and effective dimension of each kind of item; None where they do not exist yet."""
     found: dict[str, float | int | None] = {}
+    whole = state.whole()
     for mode in modes(config):
-        part = state.entropy.of(mode)
+        part = whole.of(mode)
         found[f"{mode}_items"] = part.count
         try:
-            log_det: float | None = state.entropy.log_det(mode)
+            log_det: float | None = whole.log_det(mode)
             dimension: float | None = part.effective_dimension()
         except SingularStatisticsError:
             log_det = dimension = None

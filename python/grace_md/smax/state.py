@@ -7,6 +7,7 @@ each commit, once the structures are on the disk, and appears complete or not at
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ __all__ = ["FORMAT", "STATE_FILE", "RunState", "load_state", "save_state"]
 FORMAT = "grace_md smax 1"  # raised when the meaning of a key changes
 STATE_FILE = "state.npz"
 COUNTERS = (
-    "next_index", "accepted", "atoms", "decided", "seeded", "evaluations", "commits", "core_seconds", "wall_seconds",
-    "commit_seconds", "rate",
+    "next_index", "accepted", "atoms", "decided", "seeded", "since_restart", "evaluations", "commits", "core_seconds",
+    "wall_seconds", "commit_seconds", "rate",
 )  # fmt: skip
 
 
@@ -31,13 +32,14 @@ class RunState:
 
     Attributes
     ----------
-    entropy : statistics that decide: of a set that is extended and of all accepted structures
+    entropy : statistics that decide: of a set that is extended and of the structures accepted since the last restart
     own : statistics of the accepted structures alone, for merging
     next_index : first candidate number that was never drawn
     pending : numbers that were drawn and are not decided, in order
     accepted, atoms : structures in the shards and their atoms
     decided : candidates with a decision
-    seeded : accepted structures of the seed phase
+    seeded : accepted structures of seed phases
+    since_restart : accepted structures with an entropy gain since the statistics that decide began
     rejected : candidates by reason
     evaluations : of the descriptors, by all decided candidates
     commits : transactions so far
@@ -56,6 +58,7 @@ class RunState:
     atoms: int = 0
     decided: int = 0
     seeded: int = 0
+    since_restart: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     evaluations: int = 0
     commits: int = 0
@@ -80,6 +83,19 @@ class RunState:
         self.next_index += len(fresh)
         self.pending += fresh  # larger than all others
         return chosen + fresh
+
+    def restart_if_due(self, restart_after: int) -> None:
+        """Begin the statistics that decide anew after so many structures with an entropy gain; 0: never."""
+        if restart_after and self.since_restart >= restart_after:
+            base = self.base
+            self.entropy = deepcopy(base) if base is not None else EntropyState.empty(self.own.atom.n_features)
+            self.since_restart = 0
+
+    def whole(self) -> EntropyState:
+        """Statistics of all structures: those that decide, or after a restart the sums over all."""
+        if self.since_restart + self.seeded == self.accepted:
+            return self.entropy
+        return self.own if self.base is None else self.base.merged(self.own)
 
     def plain(self) -> dict[str, Any]:
         """Return all but the arrays, ready for JSON."""
