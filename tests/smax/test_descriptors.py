@@ -26,7 +26,8 @@ from tolerances import (
     assert_close,
 )
 
-KINDS = ("snap centre", "snap pair", "ace centre", "ace pair")
+KINDS = ("snap centre", "snap pair", "ace centre", "ace pair", "snap pair root", "ace centre root")
+ROOT = 1.0 / 6.0
 
 
 def structure_of(n_atoms: int, seed: int) -> tuple[Any, Any, Any]:
@@ -46,8 +47,9 @@ def batch_of(structures: list[tuple[Any, Any, Any]], periodic: Any = (True, True
 
 
 def descriptor(kind: str) -> Descriptor:
-    name, rule = kind.split()
-    settings = SimpleNamespace(kind=name, twojmax=8, rfac0=0.99363, rmin0=0.0, cutoff_rule=rule)
+    name, rule, *root = kind.split()
+    power = ROOT if root else 1.0
+    settings = SimpleNamespace(kind=name, twojmax=8, rfac0=0.99363, rmin0=0.0, cutoff_rule=rule, power=power)
     return make_descriptor(settings)
 
 
@@ -234,6 +236,15 @@ def test_gradients_need_values_and_the_right_shape(kind: str) -> None:
     made.values(batch_of(random_structures(1, seed=1)))
     with pytest.raises(ValueError, match="`beta` must have shape"):
         made.gradients(np.zeros((1, 3)))
+
+
+def test_powers_change_large_features_only() -> None:
+    x, cell, cutoffs = structure_of(8, seed=3)
+    plain, root = (features(kind, x, cell, cutoffs) for kind in ("snap pair", "snap pair root"))
+    assert_close(root, plain / (1.0 + plain**2) ** (0.5 * (1.0 - ROOT)), SNAP)
+    large = np.abs(plain) > 100.0
+    assert large.sum() > 30
+    assert_close(root[large], np.sign(plain[large]) * np.abs(plain[large]) ** ROOT, 1e-4 * np.abs(plain[large]) ** ROOT)
 
 
 def test_unknown_kinds_are_refused() -> None:

@@ -138,7 +138,9 @@ class DescriptorSettings:
         "centre", "ours", "cutoff of a bond: that of the centre, or the mean of both atoms"
     )
     power: float = _setting(
-        1.0, "ours", "p: features above one become |b|^p; 1: as they are; 1/6: their fluctuations do not grow with density"
+        1.0,
+        "ours",
+        "p: features above one become |b|^p; 1: as they are; 1/6: their fluctuations do not grow with density",
     )
 
 
