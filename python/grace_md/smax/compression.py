@@ -1,4 +1,4 @@
-"""Features to a power below one: b -> f = b / (1 + b^2)^((1 - p)/2), which is b for small b and sign(b) |b|^p for large.
+"""Features to a power p below one: f = b / (1 + b^2)^((1 - p)/2), which is b for small b and sign(b) |b|^p for large.
 
 Bispectrum components are products of three densities. Between 20 and 100 neighbours they differ a hundredfold, so that
 the covariance of a growing set is soon that of its most compressed members, and only structures that are denser still

@@ -140,7 +140,7 @@ class DescriptorSettings:
     power: float = _setting(
         1.0,
         "ours",
-        "p: features above one become |b|^p; 1: as they are; 1/6: their fluctuations do not grow with density",
+        "p: large features become |b|^p; 1: as they are; 1/6: fluctuations that do not grow with density",
     )
 
 
