@@ -16,8 +16,8 @@ gain    ln det of a seed phase and so many accepted structures of one element (p
         random ones with relaxed cores; acceptance after the seed phase.
 
 Acceptance falls while a set grows, until `statistics.restart_after`. Searches are timed right after the seed phase,
-where it is highest; for runs, the second half of the accepted structures is given on its own, and the extrapolation to the
-916,388 structures of the paper multiplies the processor time per accepted structure of that half. Take three times
+where it is highest; for runs, the second half of the accepted structures is given on its own, and the extrapolation to
+the 916,388 structures of the paper multiplies the processor time per accepted structure of that half. Take three times
 `restart_after` structures or more, so that it stands for what follows; without restarts it is a lower bound.
 """
 
