@@ -273,7 +273,7 @@ def main() -> None:
             {"element": options.element, **measure_gain(single, options.gain, RunSettings().batch, options.device)}
         )
     if report["run"]:
-        late = max(row["late_accepted_per_core_second"] for row in report["run"])
+        late = min(row["late_accepted_per_core_second"] for row in report["run"])
         report["core_hours_of_the_paper"] = PAPER_STRUCTURES / late / 3600.0
     print_report(report)
     machine.write(options.json, report)
