@@ -42,12 +42,13 @@ def test_every_constant_has_a_comment_with_its_source() -> None:
         key = setting.name.rpartition(".")[2]
         assert re.search(rf"^ *# .*\[(paper|lammps|ours|preset)\]\n +{key}: |^# .*\]\n{key}: ", text, re.MULTILINE), key
     assert "[preset]\n  symbols:" in text
-    assert settings_file(preset("paper")).split("seed:")[1].count("[preset]") == 2
+    assert settings_file(preset("paper")).split("seed:")[1].count("[preset]") == 3
     assert max(map(len, text.splitlines())) <= 120
 
 
 def test_paper_is_the_defaults_with_many_sizes_of_atoms_in_mind() -> None:
-    changes = {"descriptor": {"cutoff_rule": "pair"}, "statistics": {"seed_items_per_feature": 40.0}}
+    statistics = {"seed_items_per_feature": 40.0, "restart_after": 450}
+    changes = {"descriptor": {"cutoff_rule": "pair"}, "statistics": statistics}
     assert preset("paper") == SmaxConfig.of(changes)
     narrow = preset("paper-narrow").radii
     assert (narrow.width_lo, narrow.width_hi) == (0.85, 1.15)
