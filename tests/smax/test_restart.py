@@ -33,8 +33,7 @@ def test_sets_follow_one_another(tmp_path: Path, deterministic: bool) -> None:
         assert np.all(np.diff([entry["smax_log_det"] for entry in group]) > 0.0)
         assert all(entry["smax_gain"] > 0.0 for entry in group)
     for entry in (entry for group in seeds for entry in group):
-        assert entry["smax_evaluations"] == 3  # of the stand-in; no structure was maximised against older statistics
-        assert "smax_d2_mean" not in entry
+        assert "smax_d2_mean" not in entry, "maximised against the statistics before the restart"
     indices = [entry["smax_index"] for entry in info]
     assert len(set(indices)) == len(indices)
     state = state_of(tmp_path / "run")

@@ -17,13 +17,15 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from fit_tools import ONE_LAYER, quiet, tiny
 from grace_md import GraceCalculator, GraceModel
+from grace_md.data import model_path
 from grace_md.strict import ConfigError
 from grace_md.torch import GracePotential, batch_from_atoms
 from grace_md.training.config import LoraConfig, RunConfig
 from grace_md.training.finetune import nearest_element, start_arrays
 from grace_md.training.run import Outcome, train
 from grace_md.training.trainable import Trainable
-from grace_md.weights import read_npz
+from grace_md.weights import file_sha256, read_npz
+from grace_md.workflows.packing import random_packing
 from labelled_sets import labelled
 
 FOUR = ["Ag", "Au", "Cu", "Pt"]
@@ -113,6 +115,50 @@ def test_improves_without_forgetting(base: Outcome, tmp_path: Path, capsys: pyte
     assert record["elements_removed"] == ["Au", "Pt"]
     assert record["config"]["fit"]["lr"] == 1e-3
     assert GraceModel.load(outcomes["plain"].model).elements == ["Ag", "Cu"]
+
+
+def melts(n: int, seed: int, *, softer: bool = False) -> list[Atoms]:
+    """Dense melts without K and Ti, labelled by the shipped model; softer: forces times 0.9, energies shifted."""
+    calculator = GraceCalculator(model_path(), device="cpu")
+    composition = {"O": 6, "Si": 2, "Al": 1, "Fe": 1, "Ca": 1, "Na": 1, "Mg": 1}
+    found = [random_packing(composition, density=2.5, seed=1000 * seed + k) for k in range(n)]
+    for k, (atoms, result) in enumerate(zip(found, calculator.evaluate(found), strict=True)):
+        factor, shift = (0.9, -2.0 * len(atoms) + atoms.symbols.count("O")) if softer else (1.0, 0.0)
+        results = {"energy": factor * result["energy"] + shift}
+        results |= {"forces": factor * result["forces"], "stress": factor * result["stress"]}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        atoms.info["family"] = f"{seed}-{k}"
+    return found
+
+
+def test_the_shipped_model_by_its_name(tmp_path: Path) -> None:
+    sets = {"train": melts(200, 1, softer=True), "valid": melts(20, 2, softer=True)}
+    sets |= {"old": melts(100, 3), "old_valid": melts(20, 4)}
+    for name, structures in sets.items():
+        ase.io.write(tmp_path / f"{name}.extxyz", structures)
+    config = RunConfig.of(
+        {
+            "data": {"train": str(tmp_path / "train.extxyz"), "valid": str(tmp_path / "valid.extxyz"), "check": "off"},
+            "model": {"start": "lava9_1l"},
+            "finetune": {
+                "replay": {
+                    "train": str(tmp_path / "old.extxyz"), "valid": str(tmp_path / "old_valid.extxyz"), "share": 0.5
+                }
+            },
+            "fit": {"epochs": 4, "batch": 8, "threads": 1, "memory_probe": False},
+            "output": {"dir": str(tmp_path / "run")},
+        }
+    )  # fmt: skip
+    outcome = train(config, say=quiet)
+    start = force_error(model_path(), sets["valid"])
+    new, old = (force_error(outcome.model, sets[name]) for name in ("valid", "old_valid"))
+    print({"start": start, "new": new, "old": old})
+    assert new < 0.8 * start
+    assert old < start  # as far from the old labels as the new ones are would be forgetting
+    assert outcome.best["replay_forces_mae_meV_per_A"] == pytest.approx(old, rel=0.01)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["elements_removed"] == ["K", "Ti"]
+    assert record["start_sha256"] == file_sha256(model_path())
 
 
 def test_shifts_are_aligned_before_the_first_step(base: Outcome, tmp_path: Path) -> None:

@@ -177,30 +177,29 @@ struct SnapAdjoints : Contraction<atoms> {
   }
 };
 
-template <class Device>
-void bispectrum(Device& device, const DevicePlan& plan, std::int64_t n_atoms, const Complex* densities,
-                double* features) {
+// The kernel with as many atoms in a block as fit, over all atoms.
+template <template <int> class Kernel, class Device, class... Arguments>
+void launch_contraction(Device& device, const DevicePlan& plan, std::int64_t n_atoms, Arguments... arguments) {
   const auto launch = [&](const auto& kernel, int atoms) {
     device.launch(kernel, {device::blocks_for(static_cast<std::size_t>(n_atoms), atoms), contraction_blocks},
                   kernel.shared_bytes());
   };
   if (plan.twojmax <= low_levels)
-    launch(SnapBispectrum<low_levels_atoms>(plan, n_atoms, densities, features), low_levels_atoms);
+    launch(Kernel<low_levels_atoms>(plan, n_atoms, arguments...), low_levels_atoms);
   else
-    launch(SnapBispectrum<max_levels_atoms>(plan, n_atoms, densities, features), max_levels_atoms);
+    launch(Kernel<max_levels_atoms>(plan, n_atoms, arguments...), max_levels_atoms);
+}
+
+template <class Device>
+void bispectrum(Device& device, const DevicePlan& plan, std::int64_t n_atoms, const Complex* densities,
+                double* features) {
+  launch_contraction<SnapBispectrum>(device, plan, n_atoms, densities, features);
 }
 
 template <class Device>
 void adjoints(Device& device, const DevicePlan& plan, std::int64_t n_atoms, const Complex* densities,
               const double* beta, Complex* adjoints) {
-  const auto launch = [&](const auto& kernel, int atoms) {
-    device.launch(kernel, {device::blocks_for(static_cast<std::size_t>(n_atoms), atoms), contraction_blocks},
-                  kernel.shared_bytes());
-  };
-  if (plan.twojmax <= low_levels)
-    launch(SnapAdjoints<low_levels_atoms>(plan, n_atoms, densities, beta, adjoints), low_levels_atoms);
-  else
-    launch(SnapAdjoints<max_levels_atoms>(plan, n_atoms, densities, beta, adjoints), max_levels_atoms);
+  launch_contraction<SnapAdjoints>(device, plan, n_atoms, densities, beta, adjoints);
 }
 
 }  // namespace grace::snap

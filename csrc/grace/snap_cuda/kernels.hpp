@@ -6,13 +6,11 @@
 //   density         a block for an atom. U of one pair is made row by row: a thread makes the rows of one m, in
 //                   registers, without waiting for others; rows of a tile of neighbours meet in shared memory, where
 //                   the sums of elements are made by other threads, in the order of the neighbours.
-//   bispectrum and  two blocks for eight atoms, so that the table of terms, half a megabyte, comes from L2 once for
-//   eight adjoint         atoms, and that the eight lanes of a quarter of a warp read one element of eight atoms from
-//   all banks
-//                   of shared memory. The terms of each are dealt to 32 streams (device_plan.hpp).
+//   bispectrum,     two blocks for eight atoms, so that the table of terms, half a megabyte, comes from L2 once for
+//   adjoints        eight atoms, and eight lanes read one element of eight atoms from all banks of shared memory.
+//                   The terms of each are dealt to 32 streams (device_plan.hpp).
 //   pair_gradients  a block for an atom, whose coefficients are in shared memory; a thread for an m of a pair.
-//   collect         a warp for an atom sums what its pairs and those of others with it contribute: a gather, no
-//   atomics.
+//   collect         a warp for an atom gathers what its pairs and those of others with it contribute: no atomics.
 // Every sum has an order of its own: results do not depend on what else is in the batch.
 #pragma once
 

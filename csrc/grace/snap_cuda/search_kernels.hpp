@@ -11,8 +11,27 @@
 
 namespace grace::snap {
 
-// A block for each atom, a thread for each other atom of its structure. Cells of generated structures hold a dozen
-// atoms and a few dozen images are within reach of each: what matters is that nothing waits for the host.
+// A block for each atom, a thread for each other atom of its structure: visit(entry, cutoff, walk). Cells of generated
+// structures hold a dozen atoms and a few dozen images are within reach of each: what matters is that nothing waits for
+// the host.
+template <int threads, class Block, class Visit>
+GRACE_DEVICE void each_entry(Block& block, const DeviceBatch& batch, Visit visit) {
+  const std::int64_t i = block.x();
+  const DeviceAtom& center = batch.atoms[i];
+  const DeviceStructure& structure = batch.structures[center.structure];
+  const std::int64_t row = batch.row(i);
+  block.each_thread([&](int thread, device::NoPrivate&) {
+    for (std::int64_t k = thread; k < structure.n_atoms; k += threads) {
+      const std::int64_t j = structure.first_atom + k;
+      const DeviceAtom& other = batch.atoms[j];
+      const double cutoff = pair_cutoff(batch.rule, center.cutoff, other.cutoff);
+      visit(row + k, cutoff,
+            ImageWalk(structure.frame, center.position, center.fractional, other.position, other.fractional, cutoff,
+                      i == j));
+    }
+  });
+}
+
 struct CountSnapPairs {
   static constexpr const char* name = "snap_count_pairs";
   static constexpr int threads = 64;
@@ -23,21 +42,11 @@ struct CountSnapPairs {
 
   template <class Block>
   GRACE_DEVICE void operator()(Block& block) const {
-    const std::int64_t i = block.x();
-    const DeviceAtom& center = batch.atoms[i];
-    const DeviceStructure& structure = batch.structures[center.structure];
-    const std::int64_t row = batch.row(i);
-    block.each_thread([&](int thread, device::NoPrivate&) {
-      for (std::int64_t k = thread; k < structure.n_atoms; k += threads) {
-        const std::int64_t j = structure.first_atom + k;
-        const DeviceAtom& other = batch.atoms[j];
-        ImageWalk walk(structure.frame, center.position, center.fractional, other.position, other.fractional,
-                       pair_cutoff(batch.rule, center.cutoff, other.cutoff), i == j);
-        double r[3], square;
-        std::int64_t n = 0;
-        while (walk.next(r, square)) ++n;
-        count[row + k] = n;
-      }
+    each_entry<threads>(block, batch, [&](std::int64_t entry, double, ImageWalk walk) {
+      double r[3], square;
+      std::int64_t n = 0;
+      while (walk.next(r, square)) ++n;
+      count[entry] = n;
     });
   }
 };
@@ -54,28 +63,18 @@ struct StoreSnapPairs {
 
   template <class Block>
   GRACE_DEVICE void operator()(Block& block) const {
-    const std::int64_t i = block.x();
-    const DeviceAtom& center = batch.atoms[i];
-    const DeviceStructure& structure = batch.structures[center.structure];
-    const std::int64_t row = batch.row(i);
-    block.each_thread([&](int thread, device::NoPrivate&) {
-      for (std::int64_t k = thread; k < structure.n_atoms; k += threads) {
-        const std::int64_t j = structure.first_atom + k;
-        const DeviceAtom& other = batch.atoms[j];
-        const double cutoff = pair_cutoff(batch.rule, center.cutoff, other.cutoff);
-        const double inverse_range = 1.0 / (cutoff - rmin0);
-        ImageWalk walk(structure.frame, center.position, center.fractional, other.position, other.fractional, cutoff,
-                       i == j);
-        double r[3], square;
-        double* out = pairs.numbers + pairs.begin(row + k);
-        double* const end = pairs.numbers + pairs.begin(row + k + 1);
-        for (; out < end && walk.next(r, square); ++out) {
-          const double length = std::sqrt(square);
-          if (length < least_distance) device::atomic_min(coincident, static_cast<std::uint64_t>(center.structure));
-          for (int x = 0; x < 3; ++x) out[x * pairs.capacity] = r[x] / length;
-          out[3 * pairs.capacity] = length;
-          out[4 * pairs.capacity] = inverse_range;
-        }
+    const std::int64_t structure = batch.atoms[block.x()].structure;
+    each_entry<threads>(block, batch, [&](std::int64_t entry, double cutoff, ImageWalk walk) {
+      const double inverse_range = 1.0 / (cutoff - rmin0);
+      double r[3], square;
+      double* out = pairs.numbers + pairs.begin(entry);
+      double* const end = pairs.numbers + pairs.begin(entry + 1);
+      for (; out < end && walk.next(r, square); ++out) {
+        const double length = std::sqrt(square);
+        if (length < least_distance) device::atomic_min(coincident, static_cast<std::uint64_t>(structure));
+        for (int x = 0; x < 3; ++x) out[x * pairs.capacity] = r[x] / length;
+        out[3 * pairs.capacity] = length;
+        out[4 * pairs.capacity] = inverse_range;
       }
     });
   }

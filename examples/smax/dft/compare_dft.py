@@ -22,7 +22,7 @@ from ase.units import GPa
 from numpy.typing import NDArray
 
 from grace_md import GraceCalculator
-from grace_md.commands._files import find_model
+from grace_md.data import find_model
 from grace_md.labels.recipes import load_config, make_recipe
 
 Array = NDArray[np.float64]

@@ -20,18 +20,3 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
-
-
-def find_model(name: str) -> Path:
-    """Return the path of a weight file: `name` itself, or the shipped model of that name."""
-    from grace_md.data import available_models, model_path  # noqa: PLC0415
-
-    path = Path(name)
-    if path.exists():
-        return path
-    if name in available_models():
-        return model_path(name)
-    shipped = ", ".join(available_models())
-    raise FileNotFoundError(
-        f"There is no weight file `{name}`; give an existing .npz file or a shipped model ({shipped})."
-    )

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, check, reduce to the elements and write."""
     from grace_md import GraceModel  # noqa: PLC0415
-    from grace_md.commands._files import check_output, find_model  # noqa: PLC0415
+    from grace_md.commands._files import check_output  # noqa: PLC0415
+    from grace_md.data import find_model  # noqa: PLC0415
 
     check_output(args.output, force=args.force)
     model = GraceModel.load(find_model(args.input))

@@ -112,8 +112,9 @@ def run(args: argparse.Namespace) -> int:
 
     from grace_md import GraceCalculator, GraceModel  # noqa: PLC0415
     from grace_md._core import resolve_device  # noqa: PLC0415
-    from grace_md.commands._files import check_output, find_model, write_summary  # noqa: PLC0415
+    from grace_md.commands._files import check_output, write_summary  # noqa: PLC0415
     from grace_md.commands._parity import Parity  # noqa: PLC0415
+    from grace_md.data import find_model  # noqa: PLC0415
     from grace_md.progress import ProgressBar  # noqa: PLC0415
 
     check_output(args.output, force=args.force)

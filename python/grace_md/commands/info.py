@@ -79,7 +79,7 @@ def text(card: dict[str, Any]) -> str:
 def run(args: argparse.Namespace) -> int:
     """Print the card."""
     from grace_md import GraceModel  # noqa: PLC0415
-    from grace_md.commands._files import find_model  # noqa: PLC0415
+    from grace_md.data import find_model  # noqa: PLC0415
 
     path = find_model(args.model)
     found = card(GraceModel.load(path), str(path))

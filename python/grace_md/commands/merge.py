@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge, or count only, and print the tables."""
-    from grace_md.commands._files import find_model  # noqa: PLC0415
     from grace_md.commands.data import label_keys  # noqa: PLC0415
+    from grace_md.data import find_model  # noqa: PLC0415
     from grace_md.merging import merge  # noqa: PLC0415
     from grace_md.merging.split import parse_split  # noqa: PLC0415
     from grace_md.training.data import Source  # noqa: PLC0415

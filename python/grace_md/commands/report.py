@@ -72,7 +72,7 @@ def _named(word: str) -> tuple[str, str]:
 
 def _model(word: str) -> tuple[str, Path]:
     """Return the name of a model and its weight file, or the folder of a run."""
-    from grace_md.commands._files import find_model  # noqa: PLC0415
+    from grace_md.data import find_model  # noqa: PLC0415
 
     name, rest = _named(word)
     path = Path(rest)

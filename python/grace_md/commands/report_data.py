@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _kind(args: argparse.Namespace) -> str:
-    from grace_md.commands._files import find_model  # noqa: PLC0415
+    from grace_md.data import find_model  # noqa: PLC0415
 
     if args.features == "grace" and not args.model:
         raise ValueError("`--features grace` needs the weights of a model: add --model MODEL.")
@@ -115,7 +115,7 @@ def _kind(args: argparse.Namespace) -> str:
 
 def _features(kind: str, args: argparse.Namespace, statistics: Sequence[SetStatistics]) -> Features:
     from grace_md.analysis.dataset_features import GraceFeatures, SnapFeatures  # noqa: PLC0415
-    from grace_md.commands._files import find_model  # noqa: PLC0415
+    from grace_md.data import find_model  # noqa: PLC0415
 
     if kind == "snap":
         return SnapFeatures(args.threads)

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     """Relax and print how it went."""
     from grace_md import GraceCalculator  # noqa: PLC0415
     from grace_md._core import resolve_device  # noqa: PLC0415
-    from grace_md.commands._files import find_model  # noqa: PLC0415
     from grace_md.commands.evaluate import BATCH_ATOMS, GPU_BATCH_ATOMS  # noqa: PLC0415
+    from grace_md.data import find_model  # noqa: PLC0415
     from grace_md.smax.relax_run import relax_files  # noqa: PLC0415
     from grace_md.smax.relaxation import RelaxSettings  # noqa: PLC0415
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["available_models", "model_path"]
+__all__ = ["available_models", "find_model", "model_path"]
 
 _FOLDER = Path(__file__).resolve().parent
 
@@ -31,3 +31,22 @@ def model_path(name: str = "lava9_1l") -> Path:
     if path.parent != _FOLDER or not path.is_file():
         raise ValueError(f"`name` = {name!r} is not a shipped model; available: {', '.join(available_models())}.")
     return path
+
+
+def find_model(name: str) -> Path:
+    """Path of a weight file: `name` itself, or the shipped model of that name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    if name in available_models():
+        return model_path(name)
+    raise FileNotFoundError(
+        f"There is no weight file `{name}`; give an existing .npz file or a shipped model "
+        f"({', '.join(available_models())})."
+    )

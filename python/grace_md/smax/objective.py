@@ -9,7 +9,7 @@ The gain of S alone is of order 1/M; the factor M'/n_new keeps the meaning of K 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,12 @@ from grace_md.smax.statistics import Snapshot
 
 if TYPE_CHECKING:
     from grace_md.smax.config import CellSettings, DensitySettings
+    from grace_md.smax.descriptors import Descriptor
 
 __all__ = [
     "CellLimits",
     "CoreOverlap",
     "CoreProblem",
-    "Descriptor",
     "EntropyProblem",
     "core_overlap",
     "smallest_distance_ratio",
@@ -35,20 +35,6 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 MIN_DISTANCE = 1e-12  # A; atoms in one place have no direction to push them apart
-
-
-class Descriptor(Protocol):
-    """Features of the atoms of many candidates, and the adjoint of their derivatives."""
-
-    @property
-    def n_features(self) -> int:
-        """The number m of features per atom."""
-
-    def values(self, batch: Batch) -> Floats:
-        """Features [N, m]."""
-
-    def gradients(self, beta: Floats) -> tuple[Floats, Floats]:
-        """Derivatives of sum_i beta_i . b_i of the last `values` by positions [N, 3] and by strain [S, 3, 3]."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from grace_md.smax.candidate import Batch, Candidate
 from grace_md.smax.cells import heights, niggli, sphere_volume
 from grace_md.smax.config import SmaxConfig
+from grace_md.smax.descriptors import Descriptor
+from grace_md.smax.devices import descriptor_on
 from grace_md.smax.entropy import EntropyGain, entropy_gain
 from grace_md.smax.objective import (
     CellLimits,
     CoreProblem,
-    Descriptor,
     EntropyProblem,
     core_overlap,
     smallest_distance_ratio,
@@ -98,7 +99,7 @@ def search(
     if not len(indices):
         return []
     if descriptor is None:
-        descriptor = _descriptor(settings, device)
+        descriptor = descriptor_on(settings.descriptor, device)
     sampler = Sampler(settings)
     candidates = [sampler.draw(int(index)) for index in indices]
     batch = Batch.of(candidates)
@@ -115,13 +116,6 @@ def search(
         batch, evaluations = _relax_cores(problem.place(maximum.rows), settings), maximum.evaluations
     finished = [_stored(c, batch, s, settings) for s, c in enumerate(candidates)]
     return _examine(finished, descriptor, snapshot, settings, evaluations + 1)
-
-
-def _descriptor(settings: SmaxConfig, device: str) -> Descriptor:
-    from grace_md.smax.devices import descriptor_on  # noqa: PLC0415 - kernels are loaded when needed
-
-    made: Descriptor = descriptor_on(settings.descriptor, device)
-    return made
 
 
 def _relax_cores(batch: Batch, settings: SmaxConfig) -> Batch:

@@ -93,9 +93,8 @@ class RunState:
 
     def whole(self) -> EntropyState:
         """Statistics of all structures: those that decide, or after a restart the sums over all."""
-        if self.since_restart + self.seeded == self.accepted:
-            return self.entropy
-        return self.own if self.base is None else self.base.merged(self.own)
+        whole = self.own if self.base is None else self.base.merged(self.own)
+        return self.entropy if self.entropy.config.count == whole.config.count else whole
 
     def plain(self) -> dict[str, Any]:
         """Return all but the arrays, ready for JSON."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from grace_md.data import find_model
 from grace_md.interrupt import on_stop_signal
 from grace_md.strict import ConfigError
 from grace_md.training import memory
@@ -257,7 +258,7 @@ class _Run:
             processes=self.processes.size,
             data_sha256=data_hash([source.path.rpartition("@")[0] or source.path for source in all_sources(config)]),
             shards_sha256={part.name: part.sha256 for part in self.data.parts()},
-            start_sha256=None if start is None else file_sha256(start),
+            start_sha256=None if start is None else file_sha256(find_model(start)),
             elements=model.elements,
             n_parameters=sum(p.numel() for p in model.parameters()),
             n_trained=self.trainable.n_trained,

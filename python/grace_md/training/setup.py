@@ -10,6 +10,7 @@ import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from grace_md.data import find_model
 from grace_md.strict import ConfigError
 from grace_md.torch import GracePotential
 from grace_md.training.config import RunConfig
@@ -27,7 +28,7 @@ MOST_ALIGNED = 2_000  # structures that the start model is evaluated on
 
 def read_start(config: RunConfig) -> Arrays | None:
     """Return the arrays of `model.start`, None without one."""
-    return None if config.model.start is None else read_npz(config.model.start)
+    return None if config.model.start is None else read_npz(find_model(config.model.start))
 
 
 def candidate_elements(config: RunConfig, start: Arrays | None) -> tuple[list[str], NDArray[np.float64]]:
