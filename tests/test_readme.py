@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -56,6 +57,30 @@ def test_python_block_runs(index: int, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_data_block_runs(tmp_path: Path) -> None:
+    """In small, with metals and labels of the effective medium theory."""
+    for module in ("yaml", "matplotlib"):
+        pytest.importorskip(module)
+    (block,) = blocks(README, "shell")
+    small = {"Mo,Nb,Ta,W": "Al,Ni", "-n 1000": "-n 60", "chgnet-zbl": "emt", "--workers 8": "--workers 2"}
+    for words, others in small.items():
+        assert words in block
+        block = block.replace(words, others)
+    (tmp_path / "grace-md").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m grace_md.cli "$@"\n')
+    (tmp_path / "grace-md").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-ec", block],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert (tmp_path / "report" / "report.html").is_file()
 
 
 @pytest.mark.lammps
