@@ -12,7 +12,8 @@ share of the roofline, which is the rate of large matrix products with as many t
 
 All cases, the roofline and MACE take turns in rounds, so that a change of clock or load meets all of them. A repeat
 counts as quiet if other processes used less than 0.15 cores; the median and the minimum are over the quiet repeats, or
-over all where no repeat was quiet (marked with *).
+over all where no repeat was quiet (marked with *). A case that fails is left out of later rounds and written under
+"errors"; the file is written after every round, and the exit code is 1 at the end if there were any.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import machine  # isort: skip - before numpy: sets the threads of its library
 
 import argparse
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,9 @@ class Case:
         }
 
 
-def cases(options: argparse.Namespace) -> Iterator[Case]:
+def cases(options: argparse.Namespace, errors: machine.Errors) -> list[Case]:
     """Every combination that the options ask for."""
+    every = []
     for name, model in models.load(options.models, options.models_from).items():
         element = "Fe" if "Fe" in model.elements else model.elements[0]
         systems = {"bcc": structures.bcc(options.bcc_atoms, element), "lava": structures.lava(options.lava_atoms)}
@@ -107,22 +109,22 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
             for precision in options.precisions:
                 operations = count(model.arrays, neighbors, len(used), 8 if precision == "fp64" else 4)
                 for threads in options.threads:
-                    calculator = GraceCalculator(model, precision=precision, threads=threads)
-                    yield Case(
-                        name,
-                        system,
-                        precision,
-                        threads,
-                        atoms.copy(),
-                        calculator,
-                        operations,
-                        neighbors,
-                        options.seconds,
-                    )
+                    what = (name, system, precision, threads)
+                    with errors.of(words_of(*what)):
+                        calculator = GraceCalculator(model, precision=precision, threads=threads)
+                        every.append(Case(*what, atoms.copy(), calculator, operations, neighbors, options.seconds))
+    return every
+
+
+def words_of(name: str, system: str, precision: str, threads: int) -> str:
+    """What a case is called in messages."""
+    return f"{name} {system} {precision} {threads} threads"
 
 
 def print_counts(every: list[Case]) -> None:
     """Print the floor of every model and system: operations and bytes."""
+    if not every:
+        return
     print("\nfloor per atom and step: MFLOP forward (mixes, products, bonds) and in all; kB of memory; MB of weights")
     print(
         f"{'model':18s}{'system':8s}{'neighbors':>10s}{'mixes':>8s}{'products':>10s}{'bonds':>8s}{'step':>8s}{'kB':>8s}"
@@ -180,49 +182,62 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Measure in rounds, print the table, write the file."""
+def measure_round(every: list[Case], errors: machine.Errors) -> list[Case]:
+    """Add a repeat to every case and return those that did not fail."""
+    good = []
+    for case in every:
+        with errors.of(words_of(case.model, case.system, case.precision, case.threads)):
+            case.measure()
+            good.append(case)
+    return good
+
+
+def main() -> int:
+    """Measure in rounds, print the table, write the file; 1 if a case failed."""
     options = parse()
     if options.device != "cpu":
-        evaluate_device.run(options)
-        return
+        return evaluate_device.run(options)
     options.models = options.models or list(models.PRESETS)
     options.precisions = options.precisions or ["fp64", "mixed"]
-    head = machine.describe()
+    head, errors = machine.describe(), machine.Errors()
     print("\n".join(f"{key}: {value}" for key, value in head.items()))
-    every = list(cases(options))
+    every = cases(options, errors)
     print_counts(every)
-    peer = start_peer(options, options.peer_atoms or 128)
+    peer = None
+    with errors.of("MACE"):
+        peer = start_peer(options, options.peer_atoms or 128)
     dtypes = sorted({DTYPE[precision] for precision in options.precisions})
     peer_cases = [(system, dtype, n) for system in options.systems for dtype in dtypes for n in options.threads]
     peak = dict.fromkeys(((dtype, n) for dtype in dtypes for n in options.threads), 0.0)
+    rows: list[dict[str, Any]] = []
     for repeat in range(options.repeats):
         for key in peak:
             peak[key] = max(peak[key], machine.peak_gflops(*key))
-        for case in every:
-            case.measure()
+        every = measure_round(every, errors)
         if peer is not None and repeat < options.peer_repeats:
-            for key in peer_cases:
-                peer.measure(*key)
+            with errors.of("MACE"):
+                for peer_case in peer_cases:
+                    peer.measure(*peer_case)
+        rows = [case.row(peak) for case in every] + (peer.rows() if peer is not None else [])
+        add_ratios(rows)
+        machine.write(
+            options.json,
+            {
+                **head,
+                "load_average_end": machine.describe()["load_average"],
+                "options": machine.words(options),
+                "roofline_gflops": {f"{dtype} x {n}": rate for (dtype, n), rate in peak.items()},
+                "peer": peer.information if peer else None,
+                "results": rows,
+                "errors": errors.found,
+            },
+        )
         print(f"round {repeat + 1} of {options.repeats} done", flush=True)
-    rows = [case.row(peak) for case in every]
     if peer is not None:
-        rows += peer.rows()
         peer.close()
-    add_ratios(rows)
     print_table(rows, peak)
-    machine.write(
-        options.json,
-        {
-            **head,
-            "load_average_end": machine.describe()["load_average"],
-            "options": machine.words(options),
-            "roofline_gflops": {f"{dtype} x {n}": rate for (dtype, n), rate in peak.items()},
-            "peer": peer.information if peer else None,
-            "results": rows,
-        },
-    )
+    return errors.status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,8 @@
 * Errors of mixed and fp32 against fp64; fp32 is the same code as mixed, so its times are those of mixed.
 * Small systems: many structures of 32 atoms in one call of GraceCalculator.evaluate, beside one call for each.
 
-Cases run in the order of importance until `--budget` seconds are used; what is left out is printed.
+Cases run in the order of importance until `--budget` seconds are used; what is left out is printed. A case that fails
+is printed and written under "errors", the others go on; the file is written after every case. More atoms: memory.py.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from operations import Operations, count
 from peer import DTYPE, Peer, add_ratios, start_peer
 
 from grace_md import GraceCalculator, GraceModel
-from grace_md._core import Evaluator, ModelSpec, measure_ceilings
+from grace_md._core import Evaluator, ModelSpec
+from grace_md.workflows.composition import LAVA
 
 MODELS = ["1L-small", "1L-large", "2L-medium", "2L-large"]
 SIZES = [100, 1_000, 10_000, 100_000, 1_000_000, 2_000_000]
@@ -43,10 +45,12 @@ CHECKED_ATOMS = 1_000  # of the comparison of precisions
 PROFILED_ATOMS = 100_000
 PYTHON_ATOMS = 100_000  # up to here GraceCalculator is timed too
 LAVA_ATOMS = 100_000  # up to here the lava is timed too
+FIRST_ATOMS = 100_000  # larger cells come after all cases up to here
+MAKING = {"bcc": 5e-6, "lava": 2e-4}  # seconds for each atom of a new structure
 SMALL_ATOMS = 32
 LEAST_LAVA = 20  # atoms that hold its nine elements
 TENSOR_PRODUCTS = 3  # of TF32 for one of fp32 (evaluator_cuda/row_gemm_tensor_kernels.hpp)
-WARM_UP = 3  # a GPU records the launches of a step the second time that it meets them
+WARM_UP = 3  # a GPU records the launches of a small step the second time that it meets them
 
 
 @dataclass
@@ -68,6 +72,11 @@ class Case:
         self.positions = structures.steps(self.atoms, 2)
         self.cells, self.periodic = self.atoms.cell.array[None], self.atoms.pbc[None]
 
+    @property
+    def warm_up(self) -> int:
+        """Steps before the clock; large ones record nothing."""
+        return WARM_UP if len(self.atoms) <= FIRST_ATOMS else 1
+
     def step(self, index: int, rebuild: str = "check") -> dict[str, Any]:
         """Evaluate one step."""
         return self.evaluator.compute_structures(
@@ -80,7 +89,7 @@ class Case:
         began = time.perf_counter()
         self.step(1, "rebuild")
         self.list_seconds = time.perf_counter() - began
-        for index in range(WARM_UP):
+        for index in range(self.warm_up):
             self.step(index)
         with machine.Watch() as watch:
             energies = self.step(0)["atomic_energies"]
@@ -191,33 +200,58 @@ def make_case(options: argparse.Namespace, name: str, precision: str, system: st
     )
 
 
-def time_sizes(options: argparse.Namespace, budget: machine.Budget, sizes: list[int], report: dict[str, Any]) -> None:
+def time_sizes(
+    options: argparse.Namespace,
+    budget: machine.Budget,
+    errors: machine.Errors,
+    sizes: list[int],
+    report: dict[str, Any],
+) -> None:
     """Time all models, the cases that matter most first; rows and kernels go to the report, which is kept written."""
-    ceilings = report["ceilings"]
     profiled = max((n for n in sizes if n <= PROFILED_ATOMS), default=sizes[0])
+    per_atom: dict[tuple[str, str, str], float] = {}  # seconds of a step of the size before
+    made: set[tuple[str, int]] = set()
     print_header()
-    for precision in options.precisions:
-        for system in options.systems:
-            for name in GENERATED:
-                seconds_per_atom = 0.0
-                for n in sizes:
-                    if system == "lava" and n > LAVA_ATOMS:
-                        continue
-                    steps = WARM_UP + 3 + options.repeats
-                    predicted = 5e-6 * n + 1.2 * max(options.seconds * options.repeats, steps * seconds_per_atom * n)
-                    if not budget.allows(f"{name} {precision} {system} {n}", predicted):
-                        continue
-                    case = make_case(options, name, precision, system, n)
-                    case.measure(options.seconds, options.repeats)
-                    row = case.row(ceilings)
-                    if len(case.atoms) <= PYTHON_ATOMS and system == options.systems[0]:
-                        row["us_per_atom_python"] = python_step(options, case)
-                    seconds_per_atom = 1e-6 * row["us_per_atom_median"]
-                    report["results"].append(row)
-                    print_row(row)
-                    if n == profiled and system == options.systems[0]:
-                        report["kernels"] += case.profile(ceilings)
-                    machine.write(options.json, report)
+    every = [
+        (large, precision, system, name, n)
+        for large in (False, True)
+        for precision in options.precisions
+        for system in options.systems
+        for name in GENERATED
+        for n in sizes
+        if (n > FIRST_ATOMS) == large and (system != "lava" or n <= LAVA_ATOMS)
+    ]
+    for _, precision, system, name, n in every:
+        what, kind = f"{name} {precision} {system} {n}", (name, precision, system)
+        steps = WARM_UP + 3 + options.repeats
+        predicted = 5e-6 * n + 1.2 * max(options.seconds * options.repeats, steps * per_atom.get(kind, 0.0) * n)
+        predicted += 0.0 if (system, n) in made else MAKING[system] * n
+        if not budget.allows(what, predicted):
+            continue
+        made.add((system, n))
+        with errors.of(what):
+            first = system == options.systems[0]
+            per_atom[kind] = time_case(options, report, (name, precision, system, n), first, first and n == profiled)
+        machine.write(options.json, report)
+
+
+def time_case(
+    options: argparse.Namespace, report: dict[str, Any], case_of: tuple[str, str, str, int], python: bool, kernels: bool
+) -> float:
+    """Add the row of a case, and its kernels if they are asked for, and return seconds per atom.
+
+    Its evaluator and its memory end here. The kernels come last: an evaluator that times launches does so for good.
+    """
+    case = make_case(options, *case_of)
+    case.measure(options.seconds, options.repeats)
+    row = case.row(report["ceilings"])
+    report["results"].append(row)
+    if python and len(case.atoms) <= PYTHON_ATOMS:
+        row["us_per_atom_python"] = python_step(options, case)
+    print_row(row)
+    if kernels:
+        report["kernels"] += case.profile(report["ceilings"])
+    return 1e-6 * float(row["us_per_atom_median"])
 
 
 def python_step(options: argparse.Namespace, case: Case) -> float:
@@ -242,68 +276,59 @@ def python_step(options: argparse.Namespace, case: Case) -> float:
     return 1e6 * (time.perf_counter() - began) / n_steps / len(atoms)
 
 
-def compare_precisions(options: argparse.Namespace, budget: machine.Budget, n_atoms: int) -> list[dict[str, Any]]:
-    """Largest differences of energies and forces from fp64."""
+def compare_precisions(options: argparse.Namespace, name: str, n_atoms: int) -> list[dict[str, Any]]:
+    """Largest differences of energies and forces of a model from fp64."""
+    model = GENERATED[name]
+    atoms = make_atoms("lava" if set(LAVA) <= set(model.elements) else "bcc", model.elements[0], n_atoms)
+    found = {}
+    for precision in ("fp64", "mixed", "fp32"):
+        calculator = GraceCalculator(model, options.device, precision, chunksize=options.chunksize)
+        found[precision] = calculator.evaluate([atoms])[0]
+    exact = found["fp64"]
     rows = []
-    for name, model in GENERATED.items():
-        if not budget.allows(f"precisions of {name}", 2.0):
-            continue
-        if set(structures.LAVA) <= set(model.elements):
-            atoms = structures.lava(max(n_atoms, LEAST_LAVA))
-        else:
-            atoms = structures.bcc(n_atoms, model.elements[0])
-        found = {}
-        for precision in ("fp64", "mixed", "fp32"):
-            calculator = GraceCalculator(model, options.device, precision, chunksize=options.chunksize)
-            found[precision] = calculator.evaluate([atoms])[0]
-        exact = found["fp64"]
-        for precision in ("mixed", "fp32"):
-            energy = abs(found[precision]["energy"] - exact["energy"]) / len(atoms)
-            force = np.abs(found[precision]["forces"] - exact["forces"]).max() / np.abs(exact["forces"]).max()
-            rows.append(
-                {
-                    "model": name,
-                    "precision": precision,
-                    "n_atoms": len(atoms),
-                    "energy_error_eV_per_atom": float(energy),
-                    "force_error_of_largest": float(force),
-                }
-            )
-    return rows
-
-
-def small_systems(options: argparse.Namespace, budget: machine.Budget) -> list[dict[str, Any]]:
-    """Many small structures in one call, and one after the other."""
-    rows = []
-    for name, model in GENERATED.items():
-        if options.batch < 1 or not budget.allows(f"small systems of {name}", 4.0):
-            continue
-        n_atoms = max(min(SMALL_ATOMS, options.sizes[-1]), LEAST_LAVA)
-        batch = [structures.lava(n_atoms) for _ in range(options.batch)]
-        for index, atoms in enumerate(batch):
-            atoms.rattle(0.02, seed=index)
-        calculator = GraceCalculator(model, options.device, options.precisions[0], chunksize=options.chunksize)
-        single = batch[: max(1, options.batch // 20)]
-        times = {}
-        for what, calls in (("batch", [batch]), ("single", [[atoms] for atoms in single])):
-            for call in calls[:2]:
-                calculator.evaluate(call)
-            began = time.perf_counter()
-            for call in calls:
-                calculator.evaluate(call)
-            times[what] = time.perf_counter() - began
+    for precision in ("mixed", "fp32"):
+        energy = abs(found[precision]["energy"] - exact["energy"]) / len(atoms)
+        force = np.abs(found[precision]["forces"] - exact["forces"]).max() / np.abs(exact["forces"]).max()
         rows.append(
             {
                 "model": name,
-                "precision": options.precisions[0],
-                "n_atoms": n_atoms,
-                "n_structures": len(batch),
-                "structures_per_second": len(batch) / times["batch"],
-                "us_per_atom": 1e6 * times["batch"] / (n_atoms * len(batch)),
-                "us_per_atom_one_by_one": 1e6 * times["single"] / (n_atoms * len(single)),
+                "precision": precision,
+                "n_atoms": len(atoms),
+                "energy_error_eV_per_atom": float(energy),
+                "force_error_of_largest": float(force),
             }
         )
     return rows
+
+
+def small_systems(options: argparse.Namespace, name: str) -> list[dict[str, Any]]:
+    """Many small structures in one call, and one after the other."""
+    packed = make_atoms("lava", "", min(SMALL_ATOMS, options.sizes[-1]))
+    n_atoms = len(packed)
+    batch = [packed.copy() for _ in range(options.batch)]
+    for index, atoms in enumerate(batch):
+        atoms.rattle(0.02, seed=index)
+    calculator = GraceCalculator(GENERATED[name], options.device, options.precisions[0], chunksize=options.chunksize)
+    single = batch[: max(1, options.batch // 20)]
+    times = {}
+    for what, calls in (("batch", [batch]), ("single", [[atoms] for atoms in single])):
+        for call in calls[:2]:
+            calculator.evaluate(call)
+        began = time.perf_counter()
+        for call in calls:
+            calculator.evaluate(call)
+        times[what] = time.perf_counter() - began
+    return [
+        {
+            "model": name,
+            "precision": options.precisions[0],
+            "n_atoms": n_atoms,
+            "n_structures": len(batch),
+            "structures_per_second": len(batch) / times["batch"],
+            "us_per_atom": 1e6 * times["batch"] / (n_atoms * len(batch)),
+            "us_per_atom_one_by_one": 1e6 * times["single"] / (n_atoms * len(single)),
+        }
+    ]
 
 
 def time_peer(options: argparse.Namespace, budget: machine.Budget, peer: Peer) -> list[dict[str, Any]]:
@@ -317,13 +342,13 @@ def time_peer(options: argparse.Namespace, budget: machine.Budget, peer: Peer) -
     return peer.rows()
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measure, print and write what evaluate.py was asked for with `--device`."""
-    budget = machine.Budget(options.budget)
+def run(options: argparse.Namespace) -> int:
+    """Measure, print and write what evaluate.py was asked for with `--device`; 1 if a case failed."""
+    budget, errors = machine.Budget(options.budget), machine.Errors()
     options.precisions = options.precisions or ["mixed", "fp64"]
     head = machine.describe_device(options.device)
     print("\n".join(f"{key}: {value}" for key, value in head.items()))
-    ceilings = measure_ceilings(head["device"])
+    ceilings = machine.ceilings(head["device"], errors)
     print(
         f"ceilings: copy {ceilings['copy_bytes'] / 1e12:.3g} TB/s; TFLOP/s: "
         f"multiply-add {ceilings['fma_float'] / 1e12:.3g} (float), {ceilings['fma_double'] / 1e12:.3g} (double), "
@@ -332,7 +357,9 @@ def run(options: argparse.Namespace) -> None:
     GENERATED.clear()
     GENERATED.update(models.load(options.models or MODELS, options.models_from))
     peer_atoms = options.peer_atoms or 4000
-    peer = start_peer(options, peer_atoms, head["device"] if head["device"].startswith("cuda") else "cpu")
+    peer = None
+    with errors.of("MACE"):
+        peer = start_peer(options, peer_atoms, head["device"] if head["device"].startswith("cuda") else "cpu")
     sizes = sorted({*options.sizes, peer_atoms} if peer else set(options.sizes))
     report: dict[str, Any] = {
         **head,
@@ -341,15 +368,28 @@ def run(options: argparse.Namespace) -> None:
         "peer": peer.information if peer else None,
         "results": [],
         "kernels": [],
-        "precisions": compare_precisions(options, budget, min(CHECKED_ATOMS, sizes[-1])),
-        "small_systems": small_systems(options, budget),
+        "precisions": [],
+        "small_systems": [],
+        "errors": errors.found,
         "left_out": budget.left_out,
     }
+    for name in GENERATED:
+        if budget.allows(f"precisions of {name}", 2.0):
+            with errors.of(f"precisions of {name}"):
+                report["precisions"] += compare_precisions(options, name, min(CHECKED_ATOMS, sizes[-1]))
+            machine.write(options.json, report)
+    for name in GENERATED:
+        if options.batch > 0 and budget.allows(f"small systems of {name}", 4.0):
+            with errors.of(f"small systems of {name}"):
+                report["small_systems"] += small_systems(options, name)
+            machine.write(options.json, report)
     if peer is not None:
-        report["results"] += time_peer(options, budget, peer)
-        peer.close()
-    time_sizes(options, budget, sizes, report)
+        with errors.of("MACE"):
+            report["results"] += time_peer(options, budget, peer)
+            peer.close()
+    time_sizes(options, budget, errors, sizes, report)
     add_ratios(report["results"], same_size=True)
+    machine.write(options.json, report)
     print_rest(report)
     budget.report()
-    machine.write(options.json, report)
+    return errors.status

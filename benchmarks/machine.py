@@ -12,12 +12,16 @@ for _variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+import math  # noqa: E402
 import platform  # noqa: E402
 import re  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
+import traceback  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
 from datetime import datetime, timezone  # noqa: E402
 from importlib.metadata import PackageNotFoundError, version  # noqa: E402
@@ -29,6 +33,7 @@ import numpy as np  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 GEMM_SIZE = 768
 PEAK_SECONDS = 0.15
+CEILINGS = ("copy_bytes", "fma_float", "fma_double", "matrix_tf32", "matrix_double")
 QUIET = 0.15  # cores that other processes may use during a measurement that counts as quiet
 
 
@@ -81,9 +86,9 @@ def _driver_says(index: int) -> dict[str, Any]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         values = [value.strip() for value in done.stdout.splitlines()[0].split(",")]
-    except (OSError, subprocess.SubprocessError, IndexError):
+        found: dict[str, Any] = dict(zip(fields, values, strict=True))
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):  # no card, or a sentence instead of numbers
         return dict.fromkeys(fields)
-    found: dict[str, Any] = dict(zip(fields, values, strict=True))
     if str(found["memory_bytes"]).isdigit():
         found["memory_bytes"] = int(found["memory_bytes"]) << 20
     return found
@@ -169,6 +174,15 @@ def peak_gflops(dtype: str, n_threads: int) -> float:
     return sum(counts) * 2.0 * GEMM_SIZE**3 / (time.perf_counter() - began) / 1e9
 
 
+def ceilings(device: str, errors: Errors, seconds: float = 0.05) -> dict[str, Any]:
+    """Measure what a device can do at best; infinite where that fails, so that shares of it come to nothing."""
+    from grace_md._core import measure_ceilings  # noqa: PLC0415 - not needed for the peak alone
+
+    with errors.of("ceilings"):
+        return {**measure_ceilings(device, seconds)}
+    return dict.fromkeys(CEILINGS, math.inf)
+
+
 class Watch:
     """Wall and processor time of a block, and the cores that others used meanwhile (Linux).
 
@@ -202,11 +216,54 @@ def words(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(path: Path | None, report: dict[str, Any]) -> None:
-    """Write a result file, if there is to be one."""
+    """Write a result file, if there is to be one; who is ended meanwhile leaves the file as it was."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """Return a report with null for what is not finite, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Errors:
+    """Cases that failed: their sentences go to the result file under "errors", and other cases go on.
+
+    Attributes
+    ----------
+    found : list of dict
+        `case` and `error` of each.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, str]] = []
+
+    @contextmanager
+    def of(self, case: str) -> Iterator[None]:
+        """Run a block that measures `case`; what it raises is kept and printed."""
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc(file=sys.stdout)
+            self.add(case, f"{type(error).__name__}: {error}")
+
+    def add(self, case: str, sentence: str) -> None:
+        """Keep and print a sentence about `case`."""
+        self.found.append({"case": case, "error": sentence})
+        print(f"ERROR in {case}: {sentence}", flush=True)
+
+    @property
+    def status(self) -> int:
+        """Exit status of the script: 1 if a case failed."""
+        return 1 if self.found else 0
 
 
 @dataclass

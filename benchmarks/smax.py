@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the kernel: figures are per 
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -238,7 +239,7 @@ def print_report(report: dict[str, Any]) -> None:
             f"ln det {row['entropy_log_det']:.1f}, random "
             f"{row['random_log_det']:.1f}: {row['gain']:+.1f}; acceptance {100 * row['acceptance']:.0f} %"
         )
-    if report["run"]:
+    if "core_hours_of_the_paper" in report:
         hours = report["core_hours_of_the_paper"]
         print(
             f"{PAPER_STRUCTURES} structures at the rate of the second half: {hours:.0f} core-hours, {hours / 16:.1f} h "
@@ -246,7 +247,7 @@ def print_report(report: dict[str, Any]) -> None:
         )
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--candidates", type=int, default=512, help="of each search")
@@ -261,23 +262,28 @@ def main() -> None:
     options = parser.parse_args()
     config = preset(options.preset)
     head = machine.describe() if options.device == "cpu" else machine.describe_device(options.device)
+    errors = machine.Errors()
     report: dict[str, Any] = {"machine": head, "options": machine.words(options)}
-    report |= {"search": [], "run": [], "gain": []}
+    report |= {"search": [], "run": [], "gain": [], "errors": errors.found}
     for batch in options.batches:
-        report["search"].append(measure_search(config, options.candidates, batch, options.device))
+        with errors.of(f"search, batch {batch}"):
+            report["search"].append(measure_search(config, options.candidates, batch, options.device))
+        machine.write(options.json, report)
     for workers in options.workers:
-        report["run"].append(measure_run(config, options.accepted, workers, options.run_batch, options.device))
+        with errors.of(f"run, {workers} workers"):
+            report["run"].append(measure_run(config, options.accepted, workers, options.run_batch, options.device))
+            late = min(row["late_accepted_per_core_second"] for row in report["run"])
+            report["core_hours_of_the_paper"] = PAPER_STRUCTURES / late / 3600.0
+        machine.write(options.json, report)
     if options.gain:
-        single = preset(f"single:{options.element}")
-        report["gain"].append(
-            {"element": options.element, **measure_gain(single, options.gain, RunSettings().batch, options.device)}
-        )
-    if report["run"]:
-        late = min(row["late_accepted_per_core_second"] for row in report["run"])
-        report["core_hours_of_the_paper"] = PAPER_STRUCTURES / late / 3600.0
+        with errors.of(f"gain of {options.element}"):
+            found = measure_gain(preset(f"single:{options.element}"), options.gain, RunSettings().batch, options.device)
+            report["gain"].append({"element": options.element, **found})
+        machine.write(options.json, report)
     print_report(report)
     machine.write(options.json, report)
+    return errors.status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -169,8 +170,8 @@ def measure(name: str, n_structures: int, n_atoms: int, neighbors: int, repeats:
     return rows
 
 
-def main() -> None:
-    """Print the table and write the JSON file."""
+def main() -> int:
+    """Print the table and write the JSON file; 1 if a row of a GPU failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--neighbors", type=int, nargs="+", default=[21, 50], help="mean number per atom")
     parser.add_argument("--candidates", type=int, nargs="+", help="default: 200; on a GPU 32, 256 and 4096")
@@ -181,8 +182,7 @@ def main() -> None:
     if options.device != "cpu":
         import snap_device  # noqa: PLC0415 - needs this module
 
-        snap_device.run(options)
-        return
+        return snap_device.run(options)
     count = (options.candidates or [200])[0]
     report: dict[str, Any] = {"machine": machine.describe(), "options": machine.words(options), "results": []}
     report["peak_gflops_fp64"] = machine.peak_gflops("float64", 1)
@@ -204,7 +204,8 @@ def main() -> None:
     report["others_busy_cores"] = watch.others
     print(f"\nother processes used {watch.others:.2f} cores meanwhile")
     machine.write(options.json, report)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,9 @@
 
 #include <mpi.h>
 
+#include <array>
 #include <cstdlib>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -53,11 +55,17 @@ class Node {
   int rank() const { return rank_; }
   int size() const { return size_; }
 
-  std::vector<int> sum(std::vector<int> counts) const {
+  // The short words of all ranks.
+  std::vector<std::string> gather(const std::string &mine) const {
+    std::array<char, 32> word{};
+    mine.copy(word.data(), word.size() - 1);
+    std::vector<std::array<char, 32>> all(size_, word);
 #if defined(MPI_VERSION) && MPI_VERSION >= 3
-    MPI_Allreduce(MPI_IN_PLACE, counts.data(), static_cast<int>(counts.size()), MPI_INT, MPI_SUM, ranks_);
+    MPI_Allgather(word.data(), word.size(), MPI_CHAR, all.data(), word.size(), MPI_CHAR, ranks_);
 #endif
-    return counts;
+    std::vector<std::string> words;
+    for (const std::array<char, 32> &one : all) words.emplace_back(one.data());
+    return words;
   }
 
  private:
@@ -79,6 +87,11 @@ std::vector<int> usable_gpus() {
   for (int k = 0; k < probe.facts.n_devices; ++k)
     if (grace::device::cuda_obstacle(probe.facts, k).empty()) usable.push_back(k);
   return usable;
+}
+
+std::string gpu_place(int index) {
+  const std::vector<std::string> &places = grace::device::cuda_probe().places;
+  return index < static_cast<int>(places.size()) ? places[index] : "";
 }
 
 }  // namespace
@@ -111,15 +124,13 @@ grace::Device PairGrace::choose_device() const {
       device.index = gpus[place % gpus.size()];
     }
   }
-  constexpr int most_gpus = 64;
-  std::vector<int> ranks_on(most_gpus, 0);
-  if (is_gpu && device.index < most_gpus) ++ranks_on[device.index];
-  ranks_on = node.sum(ranks_on);
+  // By their places: each rank may have a CUDA_VISIBLE_DEVICES of its own.
+  std::map<std::string, int> ranks_on;
+  for (const std::string &place : node.gather(is_gpu ? gpu_place(device.index) : "")) ++ranks_on[place];
   if (comm->me == 0)
-    for (int k = 0; k < most_gpus; ++k)
-      if (ranks_on[k] > 1)
-        utils::logmesg(lmp,
-                       "grace: " + std::to_string(ranks_on[k]) + " ranks share device " + std::to_string(k) + "\n");
+    for (const auto &[place, ranks] : ranks_on)
+      if (!place.empty() && ranks > 1)
+        utils::logmesg(lmp, "grace: " + std::to_string(ranks) + " ranks share the GPU at " + place + "\n");
   return device;
 }
 

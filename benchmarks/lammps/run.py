@@ -98,7 +98,7 @@ def measure(folder: Path, model: Path, kind: tuple[int, str, int], options: argp
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise SystemExit(f"LAMMPS ended with code {done.returncode}: {(done.stdout + done.stderr)[-1500:]}")
+        raise RuntimeError(f"LAMMPS ended with code {done.returncode}: {(done.stdout + done.stderr)[-1500:]}")
     lammps = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     others = machine.others_share(watch.others * watch.wall, lammps, watch.wall)
     return {"precision": precision, "steps": steps, "others": others, **parse_output(done.stdout)}
@@ -135,27 +135,45 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def measure_all(options: argparse.Namespace, model: Path, folder: Path, budget: machine.Budget) -> list[dict[str, Any]]:
-    """Measure in rounds and return the medians."""
+def measure_all(
+    options: argparse.Namespace, model: Path, folder: Path, budget: machine.Budget, report: dict[str, Any]
+) -> machine.Errors:
+    """Measure in rounds; the medians go to the report, which is written after every run. A kind fails only once."""
     kinds = [
         (n, precision, ranks) for n in options.atoms for precision in options.precisions for ranks in options.ranks
     ]
+    errors = machine.Errors()
+    report["errors"] = errors.found
     repeats: dict[tuple[int, str, int], list[dict[str, Any]]] = {kind: [] for kind in kinds}
     lasted: dict[tuple[int, str, int], float] = {}
+    failed: set[tuple[int, str, int]] = set()
     for round_number in range(options.repeats):
         for kind in kinds:
             n_atoms, precision, ranks = kind
             what = f"round {round_number + 1} of {n_atoms} atoms, {precision}, {ranks} ranks"
-            if not budget.allows(what, lasted.get(kind, 2.0 * options.seconds + 1e-4 * n_atoms)):
+            if kind in failed or not budget.allows(what, lasted.get(kind, 2.0 * options.seconds + 1e-4 * n_atoms)):
                 continue
             began = time.monotonic()
-            repeats[kind].append(measure(folder, model, kind, options))
+            failed.add(kind)
+            with errors.of(what):
+                repeats[kind].append(measure(folder, model, kind, options))
+                failed.remove(kind)
             lasted[kind] = time.monotonic() - began
-    return [median(runs) for runs in repeats.values() if runs]
+            report["results"] = with_speed_up([median(runs) for runs in repeats.values() if runs])
+            machine.write(options.json, report)
+    return errors
 
 
-def main() -> None:
-    """Print the table and write the file."""
+def with_speed_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the speed over that of the first number of ranks."""
+    for row in rows:
+        first = next(r for r in rows if (r["n_atoms"], r["precision"]) == (row["n_atoms"], row["precision"]))
+        row["speed_up"] = row["steps_per_second"] / first["steps_per_second"]
+    return rows
+
+
+def main() -> int:
+    """Print the table and write the file; 1 if a run failed."""
     options = parse()
     budget = machine.Budget(options.budget)
     with tempfile.TemporaryDirectory() as folder:
@@ -167,14 +185,15 @@ def main() -> None:
         head = machine.describe() if options.device == "cpu" else machine.describe_device(options.device)
         print("\n".join(f"{key}: {value}" for key, value in head.items()))
         print(f"model: {model.name}, sha256 {model.sha256}\n")
-        print(
-            f"{'atoms':>7s}{'ranks':>7s}{'precision':>11s}{'steps/s':>10s}{'us/atom':>10s}{'speed-up':>10s}{'quiet':>7s}"
-            "  % of time"
-        )
-        rows = measure_all(options, path, Path(folder), budget)
-    for row in rows:
-        first = next(r for r in rows if (r["n_atoms"], r["precision"]) == (row["n_atoms"], row["precision"]))
-        row["speed_up"] = row["steps_per_second"] / first["steps_per_second"]
+        name = STARTER if options.model is None and options.preset is None else path.name
+        report: dict[str, Any] = {**head, "model": name, "sha256": model.sha256, "results": []}
+        report["left_out"] = budget.left_out
+        errors = measure_all(options, path, Path(folder), budget, report)
+    print(
+        f"{'atoms':>7s}{'ranks':>7s}{'precision':>11s}{'steps/s':>10s}{'us/atom':>10s}{'speed-up':>10s}{'quiet':>7s}"
+        "  % of time"
+    )
+    for row in report["results"]:
         shares = ", ".join(f"{name} {share:.1f}" for name, share in row["percent"].items())
         print(
             f"{row['n_atoms']:7d}{row['ranks']:7d}{row['precision']:>11s}{row['steps_per_second']:10.2f}"
@@ -182,10 +201,9 @@ def main() -> None:
             f"{' ' if row['n_quiet'] else '*'} {shares}"
         )
     budget.report()
-    name = STARTER if options.model is None and options.preset is None else path.name
-    report = {**head, "model": name, "sha256": model.sha256, "results": rows, "left_out": budget.left_out}
-    machine.write(options.json, report)
+    machine.write(options.json, report)  # what was left out after the last run
+    return errors.status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,10 +14,11 @@ void bind_device(py::module_& m) {
   m.def(
       "cuda_probe",
       [] {
-        const grace::device::CudaProbe& probe = [&]() -> const grace::device::CudaProbe& {
+        const auto ask = []() -> const grace::device::CudaProbe* {
           py::gil_scoped_release release;  // starting the driver takes a while
-          return grace::device::cuda_probe();
-        }();
+          return &grace::device::cuda_probe();
+        };
+        const grace::device::CudaProbe& probe = *ask();
         py::dict out;
         out["built"] = probe.built;
         out["n_devices"] = probe.n_devices;

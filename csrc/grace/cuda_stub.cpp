@@ -9,7 +9,7 @@
 namespace grace {
 
 const device::CudaProbe& device::cuda_probe() {
-  static const CudaProbe probe{false, 0, cuda_obstacle({}, 0), "", {}, {}};
+  static const CudaProbe probe{false, 0, cuda_obstacle({}, 0), "", {}, {}, {}};
   return probe;
 }
 

@@ -113,6 +113,14 @@ TEST(cuda_blocks_run_phases_one_after_the_other) {
     device.launch(BlockSums{in.data(), out.data(), unused}, Grid{7, 5}, BlockSums::shared_bytes(unused));
     CHECK(read(device, out, n) == expected);
   }
+  // Two objects of one GPU: what one asks for takes nothing from the other.
+  CudaDevice other(0);
+  for (CudaDevice* user : {&device, &other, &device}) {
+    const int unused = user == &device ? 11000 : 8000;
+    user->launch(BlockSums{in.data(), out.data(), unused}, Grid{7, 5}, BlockSums::shared_bytes(unused));
+    user->synchronize();
+    CHECK(read(device, out, n) == expected);
+  }
   CHECK_THROWS(device.launch(BlockSums{in.data(), out.data(), 40000}, Grid{7, 5}, BlockSums::shared_bytes(40000)),
                "kernel block_sums needs 314 kB of shared memory");
   device.launch(BlockSums{in.data(), out.data(), 0}, Grid{0, 5}, BlockSums::shared_bytes(0));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -230,6 +231,15 @@ TEST(gpu_basis_refuses_networks_beyond_shared_memory) {
   const Case c{0, 1, 1, {3, 2}, 0, {9000}, false, true};
   Problem<double> p(c, 0);
   CHECK_THROWS(Setup<double>(p, 0), "use radial table");
+}
+
+TEST(gpu_basis_refuses_harmonics_beyond_shared_memory) {
+  if (!test_target::is_emulated) return;
+  setenv("GRACE_MD_EMULATED_SHARED", "101376", 1);
+  const Case c{8, 24, 2, {40, 0, 33}, 8, {}, false, true};
+  CHECK_THROWS(run_case<double>(c, 1, 1e-12), "harmonics up to l = 8");
+  run_case<float>(c, 1, 5e-6);
+  unsetenv("GRACE_MD_EMULATED_SHARED");
 }
 
 // Forces are minus the derivative of E = sum g A by the positions, through all kernels.

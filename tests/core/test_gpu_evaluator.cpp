@@ -141,6 +141,38 @@ TEST(own_lists_equal_given_rows) {
   }
 }
 
+// Monte Carlo changes species between two lists of the caller: the atoms may be half a skin from where those were made.
+TEST(kept_lists_of_changed_species_reach_far_enough) {
+  constexpr double skin = 1.2;
+  const auto one = make("tiny_1l_pairs.npz", {}), fresh = make("tiny_1l_pairs.npz", {});
+  Crystal c = crystal(one->model());
+  const std::vector<double> listed = c.positions;
+  const auto place = [&](double step) {
+    for (int i = 0; i < c.n; ++i) {
+      double u[3], length = 0.0;
+      for (int x = 0; x < 3; ++x) {
+        u[x] = std::sin(1.0 + 7.0 * i + 3.0 * x);
+        length += u[x] * u[x];
+      }
+      for (int x = 0; x < 3; ++x) c.positions[3 * i + x] = listed[3 * i + x] + step * u[x] / std::sqrt(length);
+    }
+  };
+  const auto kept = [&] {
+    Geometry g = with_own_list(c, skin);
+    g.neighbors.reuse = NeighborRequest::Reuse::keep;
+    Answer answer(c.n);
+    Results r = results_into(answer);
+    one->compute(g, r);
+    return answer;
+  };
+  with_list(*one, c, skin);
+  place(0.499 * skin);
+  std::reverse(c.species.begin(), c.species.end());
+  compare(kept(), with_list(*fresh, c, 0.0), kSummation);
+  place(-0.499 * skin);
+  compare(kept(), with_list(*fresh, c, 0.0), kSummation);
+}
+
 TEST(many_structures_in_one_call) {
   for (const char* model : models) {
     const auto cpu = make(model, {"cpu"}), one = make(model, {device_name(2), Precision::fp64, 17});

@@ -32,12 +32,12 @@ bool is_optional(const std::string& key) {
 }
 
 template <class T>
-const T& stage(const ModelSpec& model, const std::string& output) {
+const T& stage(const ModelSpec& model, const char* output) {
   for (const Stage& candidate : model.stages) {
     const T* found = std::get_if<T>(&candidate);
     if (found && found->output == output) return *found;
   }
-  throw Error("no stage " + output);
+  throw Error(std::string("no stage ") + output);
 }
 
 std::string wiring(const ModelSpec& model) {

@@ -1,6 +1,7 @@
 """Memory that does not suffice, a device that breaks, and what is said: on the emulated device, which can do both.
 
-GRACE_MD_EMULATED_MEMORY bounds its memory in bytes; GRACE_MD_EMULATED_FAILURE names a kernel that destroys it.
+GRACE_MD_EMULATED_MEMORY bounds its memory in bytes, GRACE_MD_EMULATED_SHARED the shared memory of a block;
+GRACE_MD_EMULATED_FAILURE names a kernel that destroys it.
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ from ase import Atoms
 
 import systems
 import tolerances as tol
-from evaluator_tools import SYMBOLS, tiny
+from evaluator_tools import SYMBOLS, CoreModel, small_cell, tiny
 from grace_md import GraceCalculator, GraceModel
 from grace_md._core import measure_ceilings
+from stage_tools import MODELS as STAGE_MODELS
+from stage_tools import arrays_of
 from tolerances import assert_close
 
 MODELS = ("tiny_1l", "tiny_2l")
-MEMORY, FAILURE = "GRACE_MD_EMULATED_MEMORY", "GRACE_MD_EMULATED_FAILURE"
+MEMORY, SHARED, FAILURE = (f"GRACE_MD_EMULATED_{word}" for word in ("MEMORY", "SHARED", "FAILURE"))
+SHARED_OF_DESKTOP_GPUS = "101376"  # bytes for a block: compute capabilities 8.6, 8.9 and 12.0
 
 
 @pytest.fixture(autouse=True)
 def sound_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (MEMORY, FAILURE):
+    for name in (MEMORY, SHARED, FAILURE):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -98,6 +102,18 @@ def test_weights_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         calculator("tiny_1l")
     monkeypatch.delenv(MEMORY)
     assert np.isfinite(forces(calculator("tiny_1l"), structure("tiny_1l", 4))).all()
+
+
+@pytest.mark.parametrize("name", STAGE_MODELS)
+def test_gpus_with_less_shared_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrower tiles do what those of an H100 do."""
+    atoms = small_cell(name)
+    arrays, elements = arrays_of(name), sorted(set(atoms.symbols))
+    monkeypatch.setenv(SHARED, SHARED_OF_DESKTOP_GPUS)
+    for radial in ("exact", "table"):
+        small, cpu = (CoreModel(arrays, elements, radial=radial, device=device) for device in ("emulated:2", "cpu"))
+        a, b = small.compute(atoms), cpu.compute(atoms)
+        assert_close(a["forces"], b["forces"], 10 * tol.SUMMATION * max(1.0, np.abs(b["forces"]).max()), what=radial)
 
 
 @pytest.mark.parametrize("name", MODELS)

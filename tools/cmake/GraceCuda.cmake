@@ -58,8 +58,8 @@ macro(grace_cuda_architectures)
   if(GRACE_CUDA_ARCHITECTURES)
     string(REGEX REPLACE "[ ,;]+" ";" GRACE_CUDA_ARCHITECTURE_LIST "${GRACE_CUDA_ARCHITECTURES}")
     foreach(architecture IN LISTS GRACE_CUDA_ARCHITECTURE_LIST)
-      if(NOT architecture MATCHES "^[0-9]+$" OR architecture LESS 70)
-        message(FATAL_ERROR "GRACE_CUDA_ARCHITECTURES holds compute capabilities from 70 on without a dot, such as "
+      if(NOT architecture MATCHES "^[0-9]+$" OR architecture LESS 80)
+        message(FATAL_ERROR "GRACE_CUDA_ARCHITECTURES holds compute capabilities from 80 on without a dot, such as "
                             "80;90, not '${architecture}'.")
       endif()
     endforeach()

@@ -5,35 +5,44 @@
 namespace grace::device {
 namespace {
 
-// Whether somebody uses this GPU in this process. cudaSetDevice() would make it so, at half a gigabyte of GPU memory.
-bool is_in_use(int index) {
-  using PrimaryContextState = int (*)(int device, unsigned* flags, int* active);
-  static const PrimaryContextState state = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult answer{};
+// A function of the driver, which this library is not linked to; nullptr where there is none.
+void* driver_function(const char* name) {
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult answer{};
 #if CUDART_VERSION >= 12050
-    const cudaError_t error =
-        cudaGetDriverEntryPointByVersion("cuDevicePrimaryCtxGetState", &found, 12000, cudaEnableDefault, &answer);
+  const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &found, 12000, cudaEnableDefault, &answer);
 #else
-    const cudaError_t error = cudaGetDriverEntryPoint("cuDevicePrimaryCtxGetState", &found, cudaEnableDefault, &answer);
+  const cudaError_t error = cudaGetDriverEntryPoint(name, &found, cudaEnableDefault, &answer);
 #endif
-    return reinterpret_cast<PrimaryContextState>(error == cudaSuccess ? found : nullptr);
-  }();
-  unsigned flags = 0;
-  int active = 0;
-  return state != nullptr && state(index, &flags, &active) == 0 && active != 0;
+  return error == cudaSuccess ? found : nullptr;
+}
+
+struct ContextFunctions {
+  using Get = int (*)(void** context);
+  using Set = int (*)(void* context);
+  Get get = reinterpret_cast<Get>(driver_function("cuCtxGetCurrent"));
+  Set set = reinterpret_cast<Set>(driver_function("cuCtxSetCurrent"));
+};
+
+const ContextFunctions& contexts() {
+  static const ContextFunctions found;
+  return found;
 }
 
 }  // namespace
 
-CurrentDevice::CurrentDevice(int index) : index_(index), before_(index) {
-  if (cudaGetDevice(&before_) != cudaSuccess) before_ = index;
+CurrentDevice::CurrentDevice(int index) {
+  const ContextFunctions& driver = contexts();
+  const bool known = driver.get != nullptr && driver.set != nullptr && driver.get(&before_) == 0;
   // Also when it is the current one already: a new thread has none before this call, only the number 0.
   cudaSetDevice(index);
+  void* now = nullptr;
+  restore_ = known && driver.get(&now) == 0 && now != before_;
+  if (before_ == nullptr && index == 0) restore_ = false;  // what would be chosen next anyway
 }
 
 CurrentDevice::~CurrentDevice() {
-  if (before_ != index_ && is_in_use(before_)) cudaSetDevice(before_);
+  if (restore_) contexts().set(before_);
 }
 
 void CudaErrors::fail(cudaError_t error, const char* doing) {

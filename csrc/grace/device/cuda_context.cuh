@@ -9,7 +9,8 @@
 
 namespace grace::device {
 
-// Makes a GPU the current one of this thread, and the one before again at the end.
+// Makes a GPU the current one of this thread, and what was current before again at the end, also if that was none: a
+// program that has not used a GPU yet (torch, which has a runtime of its own) starts on its own choice.
 class CurrentDevice {
  public:
   explicit CurrentDevice(int index);
@@ -18,8 +19,8 @@ class CurrentDevice {
   CurrentDevice& operator=(const CurrentDevice&) = delete;
 
  private:
-  int index_;
-  int before_ = 0;
+  void* before_ = nullptr;  // CUcontext
+  bool restore_ = false;
 };
 
 // Turns error codes into exceptions. A failure that destroyed the state of the GPU is remembered and thrown again by

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "grace/device/cuda_context.cuh"
 #include "grace/device/cuda_probe.hpp"
@@ -40,7 +41,7 @@ struct CudaDevice::State {
   std::vector<void*> release_later;      // while recording
 
   int most_shared_bytes = 0;
-  std::map<const void*, std::size_t> shared_bytes;  // that a kernel was allowed
+  std::set<const void*> asked;  // kernels that may use all of it
   std::map<void*, std::size_t> sizes;
   std::size_t allocated = 0;
 
@@ -121,6 +122,8 @@ void CudaDevice::release(void* memory) {
 
 std::size_t CudaDevice::allocated_bytes() const { return state_->allocated; }
 
+std::size_t CudaDevice::most_shared_bytes() const { return static_cast<std::size_t>(state_->most_shared_bytes); }
+
 std::size_t CudaDevice::free_bytes() const {
   state_->errors.require_usable();
   const CurrentDevice current(state_->index);
@@ -194,6 +197,15 @@ void CudaDevice::use_stream(void* stream) {
   s.stream = next;
 }
 
+void CudaDevice::end_call(bool failed) noexcept {
+  if (failed) state_->downloads.forget();
+  try {
+    use_stream(nullptr);
+  } catch (const std::exception&) {  // of a failed GPU, which the next call reports
+    state_->stream = state_->own;
+  }
+}
+
 bool CudaDevice::begin_replay(std::uint64_t key) {
   State& s = *state_;
   s.errors.require_usable();
@@ -252,17 +264,19 @@ void CudaDevice::launch_kernel(const void* function, const char* name, Grid grid
   if (grid.x == 0 || grid.y == 0) return;
   require(grid.x <= 0x7fffffffu && grid.y <= 65535, "internal error: kernel ", name, " with ", grid.x, " x ", grid.y,
           " blocks");
-  require(shared_bytes <= static_cast<std::size_t>(s.most_shared_bytes), "kernel ", name, " needs ",
-          shared_bytes / 1024, " kB of shared memory, a block of ", s.name, " has ", s.most_shared_bytes / 1024,
-          " kB; use a GPU with more");
+  require(shared_bytes <= most_shared_bytes(), "kernel ", name, " needs ", shared_bytes / 1024,
+          " kB of shared memory, a block of ", s.name, " has ", s.most_shared_bytes / 1024, " kB; use a GPU with more");
   const CurrentDevice current(s.index);
   if (shared_bytes > shared_bytes_without_asking) {
-    std::size_t& allowed = s.shared_bytes[function];
-    if (shared_bytes > allowed) {
-      s.errors.check(
-          cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-          name);
-      allowed = shared_bytes;
+    // The limit belongs to the kernel and the GPU, not to this object, and the last call counts: always the same
+    // number.
+    if (s.asked.count(function) == 0) {
+      cudaFuncAttributes kernel{};
+      s.errors.check(cudaFuncGetAttributes(&kernel, function), name);
+      s.errors.check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          s.most_shared_bytes - static_cast<int>(kernel.sharedSizeBytes)),
+                     name);
+      s.asked.insert(function);
     }
   }
   const bool timed = s.profile.active() && !s.is_recording;

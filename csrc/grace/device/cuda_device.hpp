@@ -20,7 +20,8 @@ namespace grace::device {
 
 class CudaDevice {
  public:
-  static constexpr std::size_t max_shared_bytes = 227 * 1024;  // compute capability 9.0; launch() asks the device
+  // Left free by evaluators: code of kernels that are loaded when they first run, recorded launches, other processes.
+  static constexpr std::size_t spare_bytes = std::size_t{256} << 20;
 
   explicit CudaDevice(int index);  // throws Error with the reason when this GPU cannot be used (cuda_probe.hpp)
   ~CudaDevice();
@@ -33,6 +34,7 @@ class CudaDevice {
   void release(void* memory);
   std::size_t allocated_bytes() const;
   std::size_t free_bytes() const;
+  std::size_t most_shared_bytes() const;  // of a block
 
   // Copies in stream order, through pinned memory. Host memory of `upload` may be reused at once; that of `download`
   // must stay valid until synchronize(), which fills it.
@@ -42,9 +44,11 @@ class CudaDevice {
   void fill_zero(void* to, std::size_t bytes);
   void synchronize();
 
-  // Stream of the following calls (a cudaStream_t); nullptr: the device's own. Work given before is waited for by the
-  // new stream. The caller's stream must exist until synchronize() or the next use_stream() has returned.
+  // Stream of the following work (a cudaStream_t); nullptr: the device's own. Work given before is waited for by the
+  // new stream. end_call() goes back to the own one; `failed`: without the downloads that were not waited for
+  // (device/call.hpp).
   void use_stream(void* stream);
+  void end_call(bool failed) noexcept;
 
   // Runs `work` (launches, copies and fills on the device only). When a key comes for the second time, the work is
   // recorded as a CUDA graph, which stands for it from then on: everything `work` does must be determined by the key.

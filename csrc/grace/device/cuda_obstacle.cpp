@@ -7,7 +7,7 @@ namespace {
 
 constexpr int no_device_error = 100;           // cudaErrorNoDevice
 constexpr int insufficient_driver_error = 35;  // cudaErrorInsufficientDriver
-constexpr int oldest_capability = 70;          // that the kernels can be compiled for (tools/cmake/GraceCuda.cmake)
+constexpr int oldest_capability = 80;          // cp.async, mma in TF32 (tools/cmake/GraceCuda.cmake)
 
 std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 std::string capability(int number) { return std::to_string(number / 10) + "." + std::to_string(number % 10); }

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdio>
 #include <exception>
 #include <sstream>
 
@@ -9,7 +10,7 @@ namespace grace::device {
 namespace {
 
 // Asks the runtime; a failure there is a fact like others.
-CudaFacts ask(std::vector<std::string>& names) {
+CudaFacts ask(std::vector<std::string>& names, std::vector<std::string>& places) {
   CudaFacts facts;
   facts.built = true;
   std::istringstream list(GRACE_CUDA_ARCHITECTURES);
@@ -28,6 +29,10 @@ CudaFacts ask(std::vector<std::string>& names) {
                           cudaGetDeviceProperties(&properties, device) == cudaSuccess;
     facts.capabilities.push_back(answered ? 10 * major + minor : 0);
     names.push_back(answered ? properties.name : "does not answer");
+    char place[32];
+    std::snprintf(place, sizeof(place), "%04x:%02x:%02x", static_cast<unsigned>(properties.pciDomainID),
+                  static_cast<unsigned>(properties.pciBusID), static_cast<unsigned>(properties.pciDeviceID));
+    places.emplace_back(place);
   }
   cudaGetLastError();  // what failed here must not be found by a later call
   return facts;
@@ -38,7 +43,7 @@ CudaProbe probe() {
   result.built = true;
   result.architectures = GRACE_CUDA_ARCHITECTURES;
   try {
-    result.facts = ask(result.names);
+    result.facts = ask(result.names, result.places);
     for (int device = 0; device < result.facts.n_devices; ++device)
       result.n_devices += cuda_obstacle(result.facts, device).empty();
     if (result.n_devices == 0) result.reason = cuda_obstacle(result.facts, 0);

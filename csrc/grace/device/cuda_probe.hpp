@@ -22,11 +22,12 @@ struct CudaFacts {
 std::string cuda_obstacle(const CudaFacts& facts, int index);
 
 struct CudaProbe {
-  bool built = false;              // compiled with CUDA
-  int n_devices = 0;               // visible and supported by this build
-  std::string reason;              // why n_devices == 0: one sentence
-  std::string architectures;       // compiled for, "80 90 100 120"
-  std::vector<std::string> names;  // of the visible devices
+  bool built = false;               // compiled with CUDA
+  int n_devices = 0;                // visible and supported by this build
+  std::string reason;               // why n_devices == 0: one sentence
+  std::string architectures;        // compiled for, "80 90 100 120"
+  std::vector<std::string> names;   // of the visible devices
+  std::vector<std::string> places;  // on the PCI bus, "0000:3b:00": the same for all processes of a machine
   CudaFacts facts;
 };
 

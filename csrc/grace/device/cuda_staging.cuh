@@ -28,6 +28,10 @@ class CudaStaging {
   void leave(cudaStream_t stream) { seal(slots_[current_], stream); }
   // To be called when all copies have passed.
   void finish();
+  // Downloads that were not delivered yet never will be.
+  void forget() {
+    for (Slot& slot : slots_) slot.deliveries.clear();
+  }
 
  private:
   static constexpr std::size_t slot_bytes = std::size_t{4} << 20;

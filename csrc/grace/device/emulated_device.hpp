@@ -1,9 +1,11 @@
 // The emulated device: runs kernels on the CPU, one thread at a time, blocks and threads of every phase in an order
 // shuffled by a seed. It is the test of the device kernels on machines without a GPU: a missing barrier changes
-// results, memory that nobody wrote is NaN (all bits set), and the address sanitizer sees every access. It does not see
+// results, memory that nobody wrote is NaN, or a huge
+// integer, and the address sanitizer sees every access. It does not see
 // the order of real atomics, bank conflicts, alignment faults or launch limits.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -23,11 +25,19 @@
 
 namespace grace::device {
 
+// Numbers that nobody wrote: NaN in fp32 and fp64, as integers neither -1 nor small.
+inline void poison(void* memory, std::size_t bytes) {
+  constexpr std::uint32_t word = 0x7ffff2f1u;
+  unsigned char* const to = static_cast<unsigned char*>(memory);
+  for (std::size_t i = 0; i < bytes; i += sizeof(word)) std::memcpy(to + i, &word, std::min(sizeof(word), bytes - i));
+}
+
 class EmulatedDevice {
  public:
-  static constexpr std::size_t max_shared_bytes = 227 * 1024;  // of a block on the GPUs this code is written for
+  static constexpr std::size_t spare_bytes = 0;
 
-  // The environment variable GRACE_MD_EMULATED_MEMORY (bytes) bounds the memory of devices without `memory_bytes`, and
+  // The environment variable GRACE_MD_EMULATED_MEMORY (bytes) bounds the memory of devices without `memory_bytes`,
+  // GRACE_MD_EMULATED_SHARED (bytes) the shared memory of a block, 227 kB as on an H100 without it, and
   // GRACE_MD_EMULATED_FAILURE names a kernel that destroys the device: for tests of what is said then.
   explicit EmulatedDevice(std::uint64_t seed, std::size_t memory_bytes = 0);
   ~EmulatedDevice();
@@ -41,11 +51,12 @@ class EmulatedDevice {
   void release(void* memory);
   std::size_t allocated_bytes() const { return allocated_; }
   std::size_t free_bytes() const { return memory_bytes_ - allocated_; }
+  std::size_t most_shared_bytes() const { return most_shared_bytes_; }
 
   // Copies in stream order. Host memory of `upload` may be reused at once; that of `download` is filled after
   // synchronize().
   void upload(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
-  void download(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
+  void download(void* to, const void* from, std::size_t bytes);
   void copy(void* to, const void* from, std::size_t bytes) {
     require_usable();
     if (bytes > 0) std::memcpy(to, from, bytes);
@@ -56,8 +67,11 @@ class EmulatedDevice {
   }
   void synchronize();  // as on a GPU, failures of kernels come to light here
 
-  // Stream of the following calls (a cudaStream_t on a GPU); nullptr: the device's own.
+  // Stream of the following work (a cudaStream_t on a GPU); nullptr: the device's own. end_call(): as on a GPU.
   void use_stream(void*) { require_usable(); }
+  void end_call(bool failed) noexcept {
+    if (failed) downloads_.clear();
+  }
 
   // Runs `work` (launches, copies and fills on the device only). A GPU may record it under `key` and replay the record
   // when the same key comes again, so that everything `work` does must be determined by the key.
@@ -85,19 +99,25 @@ class EmulatedDevice {
     return list;
   }
 
+  struct Download {
+    void* to;
+    std::vector<unsigned char> data;
+  };
+
   void require_usable() const {
     if (!lost_.empty()) throw Error(lost_);
   }
 
   std::uint64_t seed_;
   std::mt19937 random_;
-  std::size_t memory_bytes_;
+  std::size_t memory_bytes_, most_shared_bytes_;
   std::string fails_in_;             // kernel
   const char* failed_in_ = nullptr;  // the same once it was launched
   std::string lost_;
   std::size_t allocated_ = 0;
   std::map<void*, std::size_t> sizes_;
   std::map<std::string, std::int64_t> launches_;
+  std::vector<Download> downloads_;  // that synchronize() delivers
 };
 
 template <class Private>
@@ -110,11 +130,10 @@ class EmulatedDevice::Block {
         private_(threads),
         shared_bytes_(shared_bytes),
         shared_(new unsigned char[shared_bytes + 16]) {
-    if constexpr (!std::is_empty_v<Private>)
-      std::memset(static_cast<void*>(private_.data()), 0xff, threads * sizeof(Private));
-    std::memset(shared_.get(), 0xff, shared_bytes + 16);
+    if constexpr (!std::is_empty_v<Private>) poison(private_.data(), threads * sizeof(Private));
     const auto address = reinterpret_cast<std::uintptr_t>(shared_.get());
     start_ = shared_.get() + (16 - address % 16) % 16;
+    poison(start_, shared_bytes);
   }
 
   unsigned x() const { return x_; }
@@ -214,7 +233,7 @@ class EmulatedDevice::Block {
 
 template <class Kernel>
 void EmulatedDevice::launch(const Kernel& kernel, Grid grid, std::size_t shared_bytes) {
-  require(grid.y <= 65535 && shared_bytes <= max_shared_bytes && Kernel::threads <= 1024,
+  require(grid.y <= 65535 && shared_bytes <= most_shared_bytes_ && Kernel::threads <= 1024,
           "internal error: launch limits exceeded by kernel ", Kernel::name);
   require_usable();
   if (grid.x == 0 || grid.y == 0) return;

@@ -39,17 +39,9 @@ GRACE_DEVICE float from_tf32(Tf32 x) {
 #endif
 }
 
-// The nearest number, with lower bits of zero. Ties go to the even number where the GPU has an instruction for it
-// (compute capability 9.0), else away from zero. A NaN may become a zero: x - from_tf32(nearest_tf32(x)) still is one.
-GRACE_DEVICE Tf32 nearest_tf32(float x) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  Tf32 made;
-  asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(made.bits) : "f"(x));
-  return made;
-#else
-  return {(as_tf32(x).bits + 0x1000u) & 0xffffe000u};
-#endif
-}
+// The nearest number, with lower bits of zero; ties go away from zero. A NaN may become a zero:
+// x - from_tf32(nearest_tf32(x)) still is one. The instruction for it, cvt.tf32, promises nothing about the lower bits.
+GRACE_DEVICE Tf32 nearest_tf32(float x) { return {(as_tf32(x).bits + 0x1000u) & 0xffffe000u}; }
 
 struct MmaA {
   Tf32 x[4];

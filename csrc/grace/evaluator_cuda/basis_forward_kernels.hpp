@@ -45,9 +45,12 @@ struct BasisForward {
     const int fit = static_cast<int>(good_bytes / shared_bytes(n_harmonics, 1));
     return std::max(1, std::min(threads / groups, fit));
   }
+  // Bonds and harmonics of an atom start in other banks than those of the next atom, which a warp reads with them.
+  static constexpr int bonds_pitch = batch + 1;
+  static GRACE_HD int harmonics_pitch(int n_harmonics) { return batch * (n_harmonics | 1) + 1; }
   static std::size_t shared_bytes(int n_harmonics, int n_atoms) {
-    const std::size_t bonds = static_cast<std::size_t>(n_atoms) * batch;
-    return device::shared_size<StagedBond<Real>>(bonds) + device::shared_size<Real>(bonds * (n_harmonics | 1));
+    return device::shared_size<StagedBond<Real>>(n_atoms * bonds_pitch) +
+           device::shared_size<Real>(n_atoms * harmonics_pitch(n_harmonics));
   }
 
   GRACE_DEVICE int batch_size(int atom, int first_bond) const {
@@ -57,9 +60,10 @@ struct BasisForward {
 
   // Harmonics and table arguments of one bond of a batch.
   GRACE_DEVICE void stage(int e, int first_atom, int first_bond, StagedBond<Real>* staged, Real* Y) const {
-    const int a = first_atom + e / batch, bond = e % batch, n = batch_size(a, first_bond);
+    const int atom = e / batch, a = first_atom + atom, bond = e % batch, n = batch_size(a, first_bond);
+    staged += atom * bonds_pitch;
     if (bond >= n) {
-      staged[e].used = 0;
+      staged[bond].used = 0;
       return;
     }
     const std::int64_t begin = std::int64_t{chunk.slot[a]} + first_bond, slot = begin + bond, c = bonds.capacity;
@@ -71,17 +75,16 @@ struct BasisForward {
       own.y = bonds.table_y[slot];
       to = place_by_interval(bonds.interval, begin, bond, n);
     }
-    const int at = e - bond + to;
-    staged[at] = own;
-    math::spherical_harmonics<false>(harmonics, bonds.direction[slot], bonds.direction[c + slot],
-                                     bonds.direction[2 * c + slot], Y + at * (n_harmonics | 1),
-                                     static_cast<Real*>(nullptr));
+    staged[to] = own;
+    math::spherical_harmonics<false>(
+        harmonics, bonds.direction[slot], bonds.direction[c + slot], bonds.direction[2 * c + slot],
+        Y + atom * harmonics_pitch(n_harmonics) + to * (n_harmonics | 1), static_cast<Real*>(nullptr));
   }
 
   template <int L, class Block>
   GRACE_DEVICE void sum_bonds(Block& block, int tile) const {
-    StagedBond<Real>* staged = block.template shared<StagedBond<Real>>(atoms * batch);
-    Real* Y = block.template shared<Real>(atoms * batch * (n_harmonics | 1));
+    StagedBond<Real>* staged = block.template shared<StagedBond<Real>>(atoms * bonds_pitch);
+    Real* Y = block.template shared<Real>(atoms * harmonics_pitch(n_harmonics));
     const int first_atom = static_cast<int>(block.x()) * atoms, first_group = tile * groups;
     int most = 0;
     for (int a = first_atom; a < first_atom + atoms && a < chunk.n_atoms; ++a)
@@ -99,8 +102,10 @@ struct BasisForward {
         const int atom = thread / groups, channel = (first_group + thread % groups) * channels;
         if (atom >= atoms || first_atom + atom >= chunk.n_atoms || channel >= radial.stride) return;
         const int row = L * radial.stride + channel;
-        for (int b = atom * batch; b < (atom + 1) * batch; ++b) {
-          const StagedBond<Real> bond = staged[b];
+        const StagedBond<Real>* const of_atom = staged + atom * bonds_pitch;
+        const Real* of_bond = Y + atom * harmonics_pitch(n_harmonics) + L * L;
+        for (int b = 0; b < batch; ++b, of_bond += n_harmonics | 1) {
+          const StagedBond<Real> bond = of_atom[b];
           if (bond.used == 0) break;
           Real R[channels];
           if (radial.coefficients != nullptr) {
@@ -119,7 +124,6 @@ struct BasisForward {
           const Group z =
               *reinterpret_cast<const Group*>(chemical + std::int64_t{bond.species} * radial.stride + channel);
           for (int i = 0; i < channels; ++i) R[i] *= z.of[i];
-          const Real* of_bond = Y + b * (n_harmonics | 1) + L * L;
           for (int m = 0; m < 2 * L + 1; ++m) {
             const Real y = of_bond[m];
             for (int i = 0; i < channels; ++i) own.sum[i][m] += R[i] * y;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "grace/error.hpp"
 #include "grace/evaluator_cuda/basis_adjoint_kernels.hpp"
 #include "grace/evaluator_cuda/basis_forward_kernels.hpp"
 
@@ -48,15 +49,20 @@ void basis_adjoint(Device& device, const LayerPlan<Real>& layer, const Chunk& ch
   const int lmax = layer.radial.lmax, n_harmonics = (lmax + 1) * (lmax + 1);
   with_basis_sizes(layer.radial, [&](auto max_l, auto coefficients) {
     using Kernel = BasisAdjoint<Real, decltype(max_l)::value, decltype(coefficients)::value>;
-    constexpr std::size_t good_bytes = 112 * 1024;  // two blocks on a multiprocessor; a pass stages the bonds again
+    // Two blocks on a multiprocessor where it is large; a pass stages the bonds again.
+    const std::size_t good_bytes = std::min<std::size_t>(112 * 1024, device.most_shared_bytes());
     int channels = layer.radial.stride;
     while (channels > channel_unit && Kernel::shared_bytes(lmax, channels) > good_bytes)
       channels = padded_channels(channels / 2);  // a multiple of the unit, and smaller
+    const std::size_t bytes = Kernel::shared_bytes(lmax, channels);
+    require(bytes <= device.most_shared_bytes(), "the basis has harmonics up to l = ", lmax, ", which need ", bytes,
+            " bytes of shared memory on a GPU, more than ", device.most_shared_bytes(),
+            "; use precision mixed or device cpu");
     const int n_groups = std::max(lmax - 1, 1), splits = Kernel::warps / n_groups;
     device.launch(
         Kernel{radial_functions(layer.radial, bonds), layer.harmonics, chunk, bonds, layer.chemical, layer.basis_factor,
                gradients + slot.offset * chunk.n_atoms, n_harmonics, channels, n_groups, splits},
-        {static_cast<unsigned>(chunk.n_atoms), 1}, Kernel::shared_bytes(lmax, channels));
+        {static_cast<unsigned>(chunk.n_atoms), 1}, bytes);
   });
 }
 

@@ -115,7 +115,9 @@ void DeviceEvaluator<Device, Real>::list_neighbors() {
     atoms.periodic = r.periodic;
     atoms.n_species = plan_.n_elements;
     atoms.pair_cutoffs = spec_.pair_cutoffs.data();
-    atoms.skin = r.skin;
+    // `keep` vouches for positions near those of the caller's last list. Where species changed since, this list begins
+    // at positions up to half a skin from those, and both atoms of a pair may still move by a whole one.
+    atoms.skin = r.reuse == NeighborRequest::Reuse::keep ? 2.0 * r.skin : r.skin;
     listed_centers_ = -1;
     list_.build(atoms);
     own_list_ = true;

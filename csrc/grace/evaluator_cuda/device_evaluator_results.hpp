@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "grace/device/call.hpp"
 #include "grace/error.hpp"
 #include "grace/evaluator_cuda/device_evaluator.hpp"
 #include "grace/evaluator_cuda/device_evaluator_input.hpp"
@@ -98,7 +99,7 @@ void DeviceEvaluator<Device, Real>::compute(const Geometry& geometry, Results& r
   check(exchange);
   results.closest_distance = std::numeric_limits<double>::infinity();
   results.closest_pair = {-1, -1};
-  device_.use_stream(geometry.stream);
+  const device::Call<Device> call(device_, geometry.stream);
   frame_ = Frame();
   frame_.pair_cutoffs = plan_.pair_cutoffs;
   frame_.n_elements = plan_.n_elements;

@@ -144,7 +144,7 @@ void message_forward(Device& device, const LayerPlan<Real>& layer, const Frame& 
   const int lmax = layer.radial.lmax, stride = layer.radial.stride;
   with_row_tile<Real>(plan.n_rows, [&](auto rows) {
     using Kernel = MessageForward<Real, decltype(rows)::value>;
-    const MessageTiling t = fit_message_tiling<Kernel>(lmax, plan.n_rows, stride, Device::max_shared_bytes);
+    const MessageTiling t = fit_message_tiling<Kernel>(lmax, plan.n_rows, stride, device.most_shared_bytes());
     device.launch(Kernel{message_bonds(layer, t, frame, chunk, bonds), plan.forward, plan.factor, message,
                          values + slot.offset * chunk.n_atoms},
                   {device::blocks_for(chunk.n_atoms, t.atoms), static_cast<unsigned>(stride / t.channels)},
@@ -161,7 +161,7 @@ void message_adjoint(Device& device, const LayerPlan<Real>& layer, const Frame& 
   const int lmax = layer.radial.lmax, stride = layer.radial.stride;
   with_row_tile<Real>(plan.n_rows, [&](auto rows) {
     using Kernel = MessageAdjoint<Real, decltype(rows)::value>;
-    const MessageTiling t = fit_message_tiling<Kernel>(lmax, plan.n_rows, stride, Device::max_shared_bytes);
+    const MessageTiling t = fit_message_tiling<Kernel>(lmax, plan.n_rows, stride, device.most_shared_bytes());
     device.launch(Kernel{message_bonds(layer, t, frame, chunk, bonds), plan.adjoint, plan.factor, message,
                          gradients + slot.offset * chunk.n_atoms, message_gradient},
                   {device::blocks_for(chunk.n_atoms, t.atoms), 1}, Kernel::shared_bytes(t, lmax));

@@ -66,7 +66,7 @@ inline MessageTiling message_tiling(int lmax, int n_rows, int stride, int row_ti
 // allow; with more rows or harmonics than usual, fewer channels down to one.
 template <class Kernel>
 MessageTiling fit_message_tiling(int lmax, int n_rows, int stride, std::size_t most_bytes) {
-  constexpr std::size_t good_bytes = 220 * 1024 / Kernel::min_blocks;
+  const std::size_t good_bytes = std::min<std::size_t>(220 * 1024 / Kernel::min_blocks, most_bytes);
   constexpr int good_channels = 8;
   MessageTiling t;
   for (int channels = 32; channels > 0; channels /= 2) {

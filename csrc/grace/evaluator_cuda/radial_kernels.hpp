@@ -146,12 +146,13 @@ struct ExactRadial {
 template <class Device, class Real>
 void exact_radial(Device& device, const Chunk& chunk, const RadialPlan<Real>& radial, const Bonds<Real>& bonds) {
   using Kernel = ExactRadial<Real>;
-  constexpr std::size_t good_bytes = 110 * 1024;  // two blocks on a multiprocessor
+  // Two blocks on a multiprocessor where it is large.
+  const std::size_t good_bytes = std::min<std::size_t>(110 * 1024, device.most_shared_bytes());
   int n_bonds = Kernel::most_bonds;
   while (n_bonds > Kernel::tile && Kernel::shared_bytes(radial, n_bonds) > good_bytes) n_bonds /= 2;
   const std::size_t bytes = Kernel::shared_bytes(radial, n_bonds);
-  require(bytes <= Device::max_shared_bytes, "the radial network has layers of ", radial.widest, " inputs, which need ",
-          bytes, " bytes of shared memory on a GPU, more than ", Device::max_shared_bytes,
+  require(bytes <= device.most_shared_bytes(), "the radial network has layers of ", radial.widest,
+          " inputs, which need ", bytes, " bytes of shared memory on a GPU, more than ", device.most_shared_bytes(),
           "; use radial table or device cpu");
   device.launch(Kernel{radial, chunk, bonds, n_bonds}, {device::blocks_for(chunk.n_slots, n_bonds), 1}, bytes);
 }

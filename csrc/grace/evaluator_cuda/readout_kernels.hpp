@@ -272,10 +272,10 @@ void readout(Device& device, const ReadoutPlan& plan, const LayerPlan<Real>& lay
   const Slot& slot = layer.slots[layer.density];
   const int width = std::max(plan.widest, plan.n_densities);
   int atoms = Kernel::most_atoms;
-  while (atoms > 1 && Kernel::shared_bytes(plan, atoms, width) > Device::max_shared_bytes) atoms /= 2;
+  while (atoms > 1 && Kernel::shared_bytes(plan, atoms, width) > device.most_shared_bytes()) atoms /= 2;
   const std::size_t bytes = Kernel::shared_bytes(plan, atoms, width);
-  require(bytes <= Device::max_shared_bytes, "the readout has ", plan.n_layers, " layers of up to ", plan.widest,
-          " units, which need ", bytes, " bytes of shared memory on a GPU, more than ", Device::max_shared_bytes,
+  require(bytes <= device.most_shared_bytes(), "the readout has ", plan.n_layers, " layers of up to ", plan.widest,
+          " units, which need ", bytes, " bytes of shared memory on a GPU, more than ", device.most_shared_bytes(),
           "; use device cpu");
   const std::size_t start = slot.offset * chunk.n_atoms;
   device.launch(Kernel{plan, layer.norm, first == nullptr ? NormPlan{} : first->norm, first != nullptr, atoms, width,

@@ -149,10 +149,11 @@ struct GemmInput {
     block.commit_copies();
   }
 
-  // Address of number (atom, column) of the block's tile.
-  GRACE_DEVICE Real* target(const GemmTarget& target, const GemmPlace& p, int atom, int column) const {
+  // The block's tile of a target, [atom][gemm.n_columns]. To be asked for once: what is stored there may be the
+  // description of targets for all a compiler knows.
+  GRACE_DEVICE Real* target(const GemmTarget& target, const GemmPlace& p) const {
     Real* row = (target.row.place == Place::arena ? arena_out : block_out) + target.row.start(chunk.n_atoms);
-    return row + std::int64_t{p.begin + atom} * gemm.n_columns + p.column0 + column;
+    return row + std::int64_t{p.begin} * gemm.n_columns + p.column0;
   }
 
  private:

@@ -118,16 +118,20 @@ struct RowGemmTensor {
   GRACE_DEVICE void start(int thread, const GemmPlace& place, const GemmTarget& target, Private& own) const {
     for (int i = 0; i < n_sums; ++i) own.sum[i] = {};
     if (target.accumulate == 0) return;
+    const float* const tile = in.target(target, place);
+    const int pitch = in.gemm.n_columns;
     each_pair(thread, place, own, [&](int atom, int column, float* sum) {
-      const Pair before = *reinterpret_cast<const Pair*>(in.target(target, place, atom, column));
+      const Pair before = *reinterpret_cast<const Pair*>(tile + atom * pitch + column);
       sum[0] = before.x[0];
       sum[1] = before.x[1];
     });
   }
 
   GRACE_DEVICE void finish(int thread, const GemmPlace& place, const GemmTarget& target, Private& own) const {
+    float* const tile = in.target(target, place);
+    const int pitch = in.gemm.n_columns;
     each_pair(thread, place, own, [&](int atom, int column, const float* sum) {
-      *reinterpret_cast<Pair*>(in.target(target, place, atom, column)) = Pair{{sum[0], sum[1]}};
+      *reinterpret_cast<Pair*>(tile + atom * pitch + column) = Pair{{sum[0], sum[1]}};
     });
   }
 

@@ -78,25 +78,28 @@ struct RowGemmVector {
 
   GRACE_DEVICE void start(int thread, const GemmPlace& place, const GemmTarget& target, Private& own) const {
     const Unit u = unit_of(thread);
+    const Real* const tile = in.target(target, place);
+    const int pitch = in.gemm.n_columns;
     for (int i = 0; i < Tile::thread_atoms; ++i)
       for (int p = 0; p < Tile::thread_packets; ++p) {
         const int atom = u.atom + 8 * i, column = u.column + p * packet_distance;
         Packet<Real>& sum = own.sum[i * Tile::thread_packets + p];
         sum = {};
         if (target.accumulate != 0 && u.team == 0 && atom < place.count && column < place.n_columns)
-          sum = *reinterpret_cast<const Packet<Real>*>(in.target(target, place, atom, column));
+          sum = *reinterpret_cast<const Packet<Real>*>(tile + atom * pitch + column);
       }
   }
 
   GRACE_DEVICE void finish(int thread, const GemmPlace& place, const GemmTarget& target, const Private& own) const {
     const Unit u = unit_of(thread);
     if (u.team != 0) return;
+    Real* const tile = in.target(target, place);
+    const int pitch = in.gemm.n_columns;
     for (int i = 0; i < Tile::thread_atoms; ++i)
       for (int p = 0; p < Tile::thread_packets; ++p) {
         const int atom = u.atom + 8 * i, column = u.column + p * packet_distance;
         if (atom < place.count && column < place.n_columns)
-          *reinterpret_cast<Packet<Real>*>(in.target(target, place, atom, column)) =
-              own.sum[i * Tile::thread_packets + p];
+          *reinterpret_cast<Packet<Real>*>(tile + atom * pitch + column) = own.sum[i * Tile::thread_packets + p];
       }
   }
 

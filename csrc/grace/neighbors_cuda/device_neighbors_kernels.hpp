@@ -126,11 +126,9 @@ struct DeviceNeighborList<Device>::State {
         WrapAtoms{atoms.positions, atoms.species, frames.data(), pieces.data(), atoms.n_species, kMaxCoordinate,
                   built.data(), fractional.data(), wrap.data(), structure.data(), flag.data()},
         one_block_each(n_pieces));
+    if (want_ranges) find_ranges(StoredVector{fractional.data()}, n_pieces);
     flag.download(&bad, 1);
-    if (want_ranges) {
-      find_ranges(StoredVector{fractional.data()}, n_pieces);
-      ranges.download(host_ranges.data(), host_ranges.size());
-    }
+    if (want_ranges) ranges.download(host_ranges.data(), host_ranges.size());
     device.synchronize();
     if (bad != none) report(atoms, host_frames, static_cast<std::int64_t>(bad));
   }

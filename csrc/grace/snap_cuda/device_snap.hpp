@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "grace/device/buffer.hpp"
+#include "grace/device/call.hpp"
 #include "grace/device/failure.hpp"
 #include "grace/error.hpp"
 #include "grace/neighbors_checks.hpp"
@@ -44,6 +45,7 @@ class DeviceSnap final : public Snap {
 
   void descriptors(const StructureBatch& batch, const double* cutoffs, CutoffRule rule, double* features,
                    int n_threads) override {
+    const device::Call<Device> call(device_, nullptr);
     ready_ = false;
     take(batch, cutoffs, n_threads);
     rule_ = rule;
@@ -67,6 +69,7 @@ class DeviceSnap final : public Snap {
     require(ready_, "gradients() needs a call of descriptors() before it, which keeps what both share");
     std::fill_n(strain, 9 * structures_.size(), 0.0);
     if (n_atoms() == 0) return;
+    const device::Call<Device> call(device_, nullptr);
     beta_.upload(beta, atoms_.size() * plan_.n_features);
     adjoints(device_, plan_, n_atoms(), densities_.data(), beta_.data(), adjoints_.data());
     pair_gradients(device_, plan_, device_batch(), device_pairs(), adjoints_.data(), pair_gradients_.data());
@@ -145,7 +148,8 @@ class DeviceSnap final : public Snap {
     };
     (count(parts.first, parts.second), ...);
     if (missing == 0) return;
-    const std::size_t free = device_.free_bytes() + given_back;
+    const std::size_t all = device_.free_bytes() + given_back;
+    const std::size_t free = all - std::min(all, Device::spare_bytes);
     if (missing > free)
       throw Error("out of GPU memory: the descriptors of " + std::to_string(n_atoms()) + " atoms need " +
                   device::gigabytes(missing) + ", " + device_.name() + " has " + device::gigabytes(free) +
