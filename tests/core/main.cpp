@@ -1,6 +1,7 @@
-// Runs every TEST of the executable, or those whose name contains one of the arguments. Exit status 77 where the device
-// of the tests (test_target.hpp) cannot be used.
+// Runs every TEST of the executable, or those whose name contains one of the arguments; "2/3": the second, fifth, ...
+// of all. Exit status 77 where the device of the tests (test_target.hpp) cannot be used.
 #include <algorithm>
+#include <cstdio>
 
 #include "check.hpp"
 #ifdef GRACE_TEST_CUDA
@@ -26,9 +27,12 @@ int main(int argc, char** argv) {
     return 77;
   }
 #endif
-  const std::vector<std::string> wanted(argv + 1, argv + argc);
-  int run = 0;
+  std::vector<std::string> wanted(argv + 1, argv + argc);
+  int part = 1, parts = 1;
+  if (argc == 2 && std::sscanf(argv[1], "%d/%d", &part, &parts) == 2 && parts > 0) wanted.clear();
+  int run = 0, number = 0;
   for (const check::Case& test : check::cases()) {
+    if (number++ % parts != part - 1) continue;
     const auto named = [&](const std::string& words) { return test.name.find(words) != std::string::npos; };
     if (!wanted.empty() && std::none_of(wanted.begin(), wanted.end(), named)) continue;
     ++run;

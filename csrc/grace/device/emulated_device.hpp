@@ -27,9 +27,10 @@ namespace grace::device {
 
 // Numbers that nobody wrote: NaN in fp32 and fp64, as integers neither -1 nor small.
 inline void poison(void* memory, std::size_t bytes) {
-  constexpr std::uint32_t word = 0x7ffff2f1u;
+  static const std::vector<std::uint32_t> words(1024, 0x7ffff2f1u);
+  constexpr std::size_t piece = 1024 * sizeof(std::uint32_t);
   unsigned char* const to = static_cast<unsigned char*>(memory);
-  for (std::size_t i = 0; i < bytes; i += sizeof(word)) std::memcpy(to + i, &word, std::min(sizeof(word), bytes - i));
+  for (std::size_t i = 0; i < bytes; i += piece) std::memcpy(to + i, words.data(), std::min(piece, bytes - i));
 }
 
 class EmulatedDevice {
