@@ -6,10 +6,18 @@ import os
 
 import pytest
 
+from device_tools import HAS_TORCH
 from reference_data import BUNDLED, REFERENCE_NAMES, ReferenceSet, load_reference
 
 # Tests that do not name a device are those of the CPU, also on a machine with a GPU; processes they start inherit this.
 os.environ.setdefault("GRACE_MD_DEVICE", "cpu")
+
+collect_ignore = [] if HAS_TORCH else ["torch", "training"]
+
+
+def pytest_report_header() -> str:
+    """Say what is left out."""
+    return "" if HAS_TORCH else "torch is not installed: tests/torch and tests/training are left out"
 
 
 @pytest.fixture(scope="session", params=REFERENCE_NAMES)

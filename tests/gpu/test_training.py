@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 import tolerances as tol
-from device_tools import IS_EMULATED
+from device_tools import HAS_TORCH, IS_EMULATED
 
-torch = pytest.importorskip("torch")
+if not HAS_TORCH:
+    pytest.skip("torch is not installed", allow_module_level=True)
 
-from fit_tools import quiet, tiny  # noqa: E402
-from grace_md.training.run import train  # noqa: E402
-from tolerances import assert_close  # noqa: E402
-from torch_models import batch_of, three_structures, tiny_model  # noqa: E402
+import torch
+
+from fit_tools import quiet, tiny
+from grace_md.training.run import train
+from tolerances import assert_close
+from torch_models import batch_of, three_structures, tiny_model
 
 pytestmark = [
     pytest.mark.skipif(IS_EMULATED, reason="needs a GPU: GRACE_TEST_DEVICE=cuda"),

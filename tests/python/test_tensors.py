@@ -15,15 +15,18 @@ from ase import Atoms
 
 import systems
 import tolerances as tol
-from device_tools import DEVICE, EMULATED_ONLY, IS_EMULATED
+from device_tools import DEVICE, EMULATED_ONLY, HAS_TORCH, IS_EMULATED
 from evaluator_tools import SYMBOLS, small_cell, tiny
 from grace_md import GraceCalculator, GraceModel
 from grace_md._core import Evaluator, ModelSpec
 from tolerances import assert_close
 
-torch = pytest.importorskip("torch", reason="torch is not installed (an optional package)")
+if not HAS_TORCH:
+    pytest.skip("torch is not installed", allow_module_level=True)
 
-from grace_md.tensors import TensorEvaluator  # noqa: E402
+import torch
+
+from grace_md.tensors import TensorEvaluator
 
 PLACE = torch.device("cpu" if IS_EMULATED else "cuda")
 MODELS = ("tiny_1l_pairs", "tiny_2l")
