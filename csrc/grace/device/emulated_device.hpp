@@ -1,8 +1,8 @@
 // The emulated device: runs kernels on the CPU, one thread at a time, blocks and threads of every phase in an order
 // shuffled by a seed. It is the test of the device kernels on machines without a GPU: a missing barrier changes
-// results, memory that nobody wrote is NaN, or a huge
-// integer, and the address sanitizer sees every access. It does not see
-// the order of real atomics, bank conflicts, alignment faults or launch limits.
+// results, memory that nobody wrote is NaN or a huge integer, copies to the host arrive when they are waited for, and
+// the address sanitizer sees every access. It does not see the order of real atomics, bank conflicts, alignment faults
+// or launch limits.
 #pragma once
 
 #include <algorithm>
