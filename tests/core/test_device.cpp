@@ -244,9 +244,9 @@ TEST(device_memory_is_counted_and_bounded) {
 
 TEST(usable_gpus_have_no_obstacle) {
   CHECK(cuda_obstacle(facts(0, 13000, 13000, {90}), 0).empty());
-  CHECK(cuda_obstacle(facts(0, 13020, 13000, {80, 86, 89, 90, 100, 103, 120, 121}), 7).empty());
-  for (int device = 0; device < 8; ++device)
-    CHECK(cuda_obstacle(facts(0, 13020, 13000, {80, 86, 89, 90, 100, 103, 120, 121}), device).empty());
+  CHECK(cuda_obstacle(facts(0, 13020, 13000, {80, 86, 89, 90, 100, 103, 110, 120, 121}), 8).empty());
+  for (int device = 0; device < 9; ++device)
+    CHECK(cuda_obstacle(facts(0, 13020, 13000, {80, 86, 89, 90, 100, 103, 110, 120, 121}), device).empty());
   CHECK(cuda_obstacle(facts(0, 13000, 13000, {130}), 0).empty());  // from the PTX
   CHECK(cuda_obstacle(facts(0, 12020, 12040, {90}), 0).empty());   // an older driver of the same major version
 }
@@ -272,7 +272,9 @@ TEST(every_obstacle_is_a_sentence) {
        "device cuda:1 has compute capability 7.0, this build has code for 8.0, 9.0, 10.0, 12.0; GPUs from 8.0 "
        "on can be used, or device cpu");
   says(facts(0, 12090, 12080, {61}), 0, "GPUs from 8.0 on can be used");
-  says(facts(0, 13000, 13000, {110}), 0, "compute capability 11.0");  // newer than 10.0, older than the PTX
+  CudaFacts newer = facts(0, 13000, 13000, {80});
+  newer.architectures = {90, 100};
+  says(newer, 0, "has code for 9.0, 10.0; reinstall with GRACE_CUDA_ARCHITECTURES=80");
 }
 
 TEST(the_probe_never_throws) {

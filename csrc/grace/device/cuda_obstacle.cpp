@@ -24,12 +24,10 @@ std::string driver_branch(int runtime_version) {
   }
 }
 
-// Machine code runs on devices of the same major capability that are not older; the PTX of the last architecture on
-// everything newer.
+// Machine code runs on devices of the same major capability that are not older, the PTX of the oldest architecture on
+// everything from there on.
 bool has_code_for(const CudaFacts& facts, int device) {
-  for (int built : facts.architectures)
-    if (built / 10 == device / 10 && built <= device) return true;
-  return !facts.architectures.empty() && device >= facts.architectures.back();
+  return !facts.architectures.empty() && device >= facts.architectures.front();
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ struct CudaFacts {
   int runtime_version = 0;
   int n_devices = 0;
   std::vector<int> capabilities;   // of the devices, 10 * major + minor
-  std::vector<int> architectures;  // compiled for, as capabilities; newer devices use the PTX of the last
+  std::vector<int> architectures;  // compiled for, as capabilities; others run the PTX of the first
   std::string error_text;          // what the runtime calls the error
 };
 // Empty when device `index` can be used.
