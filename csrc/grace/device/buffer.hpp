@@ -1,11 +1,19 @@
 // Memory on a device: grow-only buffers of the evaluators, and the constant data of a model.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <utility>
 #include <vector>
 
 namespace grace::device {
+
+// Bytes that can be reserved where `given_back` are released for them; a GPU keeps some to itself.
+template <class Device>
+std::size_t room(const Device& device, std::size_t given_back) {
+  const std::size_t all = device.free_bytes() + given_back;
+  return all - std::min(all, Device::spare_bytes);
+}
 
 // Grows only; growing loses the contents. Freed with the buffer.
 template <class Device, class T>

@@ -93,8 +93,7 @@ void DeviceEvaluator<Device, Real>::reserve_chunk() {
 template <class Device, class Real>
 void DeviceEvaluator<Device, Real>::require_room(int atoms, std::size_t whole, std::size_t missing,
                                                  std::size_t given_back) const {
-  const std::size_t all = device_.free_bytes() + given_back;
-  const std::size_t free = all - std::min(all, Device::spare_bytes);
+  const std::size_t free = device::room(device_, given_back);
   if (missing <= free) return;
   // What is in use already stays; a tenth is left for lists that grow.
   const double share = 0.9 * static_cast<double>(whole - missing + free) / static_cast<double>(whole);

@@ -148,8 +148,7 @@ class DeviceSnap final : public Snap {
     };
     (count(parts.first, parts.second), ...);
     if (missing == 0) return;
-    const std::size_t all = device_.free_bytes() + given_back;
-    const std::size_t free = all - std::min(all, Device::spare_bytes);
+    const std::size_t free = device::room(device_, given_back);
     if (missing > free)
       throw Error("out of GPU memory: the descriptors of " + std::to_string(n_atoms()) + " atoms need " +
                   device::gigabytes(missing) + ", " + device_.name() + " has " + device::gigabytes(free) +
